@@ -1,0 +1,169 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "fuse/session.h"
+
+#include "fuse/ops.h"
+#include "fuse/reply.h"
+#include "locking/filelock.h"
+
+#include <errno.h>
+#include <string.h>
+#include <unistd.h>
+
+void mf_session_init(struct mf_session *session)
+{
+	memset(session, 0, sizeof *session);
+	g_mutex_init(&session->lock);
+	session->files = g_hash_table_new(NULL, NULL);
+	session->dirs = g_hash_table_new(NULL, NULL);
+}
+
+void mf_session_clear(struct mf_session *session)
+{
+	g_hash_table_unref(session->files);
+	g_hash_table_unref(session->dirs);
+	g_mutex_clear(&session->lock);
+}
+
+struct mf_session *mf_session_of(fuse_req_t req)
+{
+	return fuse_req_userdata(req);
+}
+
+/* Logs the change only: every request meets the same trouble. */
+static int check(struct mf_session *session)
+{
+	int r = mf_node_check(session->node);
+
+	if (G_LIKELY(r == 0)) {
+		if (G_UNLIKELY(g_atomic_int_get(&session->silent)) &&
+			g_atomic_int_compare_and_exchange(&session->silent, 1, 0))
+			g_message("the cluster answers again");
+	} else if (g_atomic_int_compare_and_exchange(&session->silent, 0, 1)) {
+		if (r == -ESHUTDOWN)
+			g_critical("this mount was taken over by another node: refusing all requests on %s; unmount "
+				   "and mount it again",
+				session->mountpoint);
+		else
+			g_warning("the cluster does not answer: requests fail until it does");
+	}
+	return r;
+}
+
+struct mf_session *mf_session_begin(fuse_req_t req, const char *op, uint64_t ino)
+{
+	struct mf_session *session = mf_session_of(req);
+	int r = check(session);
+
+	if (r < 0) {
+		mf_reply_err(req, op, ino, r);
+		return NULL;
+	}
+	return session;
+}
+
+void mf_session_add_file(struct mf_session *session, MfHandle *handle)
+{
+	g_mutex_lock(&session->lock);
+	g_hash_table_add(session->files, handle);
+	g_mutex_unlock(&session->lock);
+}
+
+void mf_session_add_dir(struct mf_session *session, MfDirHandle *handle)
+{
+	g_mutex_lock(&session->lock);
+	g_hash_table_add(session->dirs, handle);
+	g_mutex_unlock(&session->lock);
+}
+
+void mf_session_remove_file(struct mf_session *session, MfHandle *handle)
+{
+	g_mutex_lock(&session->lock);
+	g_hash_table_remove(session->files, handle);
+	g_mutex_unlock(&session->lock);
+}
+
+void mf_session_remove_dir(struct mf_session *session, MfDirHandle *handle)
+{
+	g_mutex_lock(&session->lock);
+	g_hash_table_remove(session->dirs, handle);
+	g_mutex_unlock(&session->lock);
+}
+
+void mf_session_drain(struct mf_session *session)
+{
+	g_autoptr(GArray) done = mf_filelock_done_new();
+	GHashTableIter iter;
+	gpointer handle;
+
+	mf_filelock_drop_incarnation(mf_fs_lock(session->fs), session->incarnation, done);
+	mf_fs_unlock(session->fs);
+
+	/* One thread is left: the tables need no lock. */
+	g_hash_table_iter_init(&iter, session->files);
+	while (g_hash_table_iter_next(&iter, &handle, NULL))
+		mf_fs_release(session->fs, handle, done);
+	g_hash_table_remove_all(session->files);
+
+	g_hash_table_iter_init(&iter, session->dirs);
+	while (g_hash_table_iter_next(&iter, &handle, NULL))
+		mf_dirhandle_free(handle);
+	g_hash_table_remove_all(session->dirs);
+
+	mf_reply_done(done);
+}
+
+void mf_session_stopping(struct mf_session *session)
+{
+	g_mutex_lock(&session->lock);
+	session->stopping = true;
+	session->fenced = mf_node_is_fenced(session->node);
+	mf_fs_status(session->fs, &session->status);
+	g_mutex_unlock(&session->lock);
+}
+
+/* A path need not be UTF-8; JSON must. */
+static json_t *text(const char *s)
+{
+	g_autofree char *valid = g_utf8_make_valid(s, -1);
+
+	return json_string(valid);
+}
+
+static json_t *status(struct mf_session *session)
+{
+	struct mf_pool_counts counts;
+	struct mf_fs_status fs;
+	const char *state;
+	bool fenced;
+
+	g_mutex_lock(&session->lock);
+	if (session->stopping) {
+		fs = session->status;
+		fenced = session->fenced;
+		state = "stopping";
+	} else {
+		mf_fs_status(session->fs, &fs);
+		fenced = mf_node_is_fenced(session->node);
+		state = "serving";
+	}
+	g_mutex_unlock(&session->lock);
+	if (fenced)
+		state = "fenced";
+	mf_pool_counts(session->pool, &counts);
+
+	return json_pack("{s:o, s:o, s:o, s:I, s:I, s:I, s:s, s:s, s:{s:I, s:I}, s:I, s:I, s:I,"
+			 " s:{s:I, s:I, s:I, s:I, s:I}}",
+		"node", text(session->conf->node), "mountpoint", text(session->mountpoint), "fs",
+		text(session->conf->fs), "incarnation", (json_int_t)session->incarnation, "since",
+		(json_int_t)session->since_s, "pid", (json_int_t)getpid(), "version", MF_VERSION, "state", state,
+		"cache", "limit", (json_int_t)session->conf->cache_size, "bytes", (json_int_t)fs.cached_bytes, "inodes",
+		(json_int_t)fs.inodes, "directories", (json_int_t)fs.directories, "dirty", (json_int_t)fs.dirty,
+		"rados", "read", (json_int_t)counts.reads, "write", (json_int_t)counts.writes, "notify",
+		(json_int_t)counts.notifies, "bytes_read", (json_int_t)counts.bytes_read, "bytes_written",
+		(json_int_t)counts.bytes_written);
+}
+
+json_t *mf_session_answer(const char *request, void *arg)
+{
+	return strcmp(request, "status") ? NULL : status(arg);
+}

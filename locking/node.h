@@ -1,0 +1,53 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* locking/node.h - this mount as a member of its filesystem: incarnation, session, fencing.
+ *
+ * Model:   each mount is a new incarnation, a number never used again. Its session is a watch on node.<incarnation>;
+ *          its record in `members' is the one cell that decides whether it is still right: (live, g), compared and set.
+ *          In this version a filesystem has one live node; a second one is refused.
+ *          Join order: watch, members, leases.
+ * Owns:    the caller of mf_node_join() owns the node until mf_node_leave().
+ * Threads: any, but join and leave. May block for op_timeout; call with no lock held.
+ * Errors:  -ESHUTDOWN: fenced, for ever; write nothing more, serve nothing from memory.
+ */
+#pragma once
+
+#include "store/pool.h"
+#include "store/record.h"
+
+typedef struct MfNode MfNode;
+
+/* Refuses with -EBUSY while another incarnation lives; takes the place of dead ones. Waits at most for the watch timeout
+ * of a silent one (not at all for a dead process of this very machine). *ret_error is one line. */
+int mf_node_join(
+	MfPool *pool, const struct mf_conf *conf, const char *mountpoint, MfNode **ret_node, char **ret_error);
+
+/* @clean: everything is committed; whoever comes next takes our leases without asking. Frees. */
+void mf_node_leave(MfNode *node, bool clean);
+
+uint32_t mf_node_incarnation(const MfNode *node);
+int64_t mf_node_since(const MfNode *node); /* ns since 1970 */
+
+/* May we serve from memory and write? 0; -ESHUTDOWN; -ETIMEDOUT: the cluster cannot be asked, keep what you have. */
+int mf_node_check(MfNode *node);
+
+/* Latches the end of this incarnation: a guard failed, so somebody else has taken over. */
+void mf_node_fence(MfNode *node);
+bool mf_node_is_fenced(const MfNode *node);
+
+/* What a lease of @incarnation is worth now. */
+enum mf_holder {
+	MF_HOLDER_SELF,
+	MF_HOLDER_CLEAN, /* left in order: take its lease */
+	MF_HOLDER_LOST,	 /* died: take it over and stamp before reading */
+	MF_HOLDER_LIVE,
+};
+enum mf_holder mf_node_holder(MfNode *node, uint32_t incarnation);
+
+/* Publishes the window of our inode counters that may belong to unnamed objects. */
+int mf_node_set_window(MfNode *node, const struct mf_window *window);
+
+/* Lost incarnations whose windows were not swept yet: uint32_t, for g_array_unref(). */
+GArray *mf_node_unswept(MfNode *node);
+int mf_node_read_window(MfNode *node, uint32_t incarnation, struct mf_window *ret_window);
+/* Nothing unnamed of it is left. */
+int mf_node_swept(MfNode *node, uint32_t incarnation);

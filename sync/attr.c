@@ -1,0 +1,192 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "sync/attr.h"
+
+#include "sync/dir.h"
+#include "sync/file.h"
+#include "sync/inode.h"
+#include "sync/message.h"
+
+#include <errno.h>
+#include <string.h>
+#include <sys/stat.h>
+
+static int load_dir(MfFs *fs, MfInode *inode)
+{
+	enum mf_space space;
+	MfDir *dir;
+	int r = mf_dir_get(fs, inode, &dir, &space);
+
+	if (r < 0)
+		return r;
+	r = mf_dir_load_records(dir);
+	mf_dir_put(dir);
+	return r;
+}
+
+int mf_attr_load(MfFs *fs, MfInode *inode)
+{
+	switch (inode->kind) {
+	case MF_KIND_DIR:
+		/* One that was removed has no object any more, but may still be open. */
+		return inode->removed && inode->attr_loaded ? 0 : load_dir(fs, inode);
+	case MF_KIND_SUBDIR:
+		return inode->removed ? 0 : load_dir(fs, inode);
+	case MF_KIND_MESSAGE:
+		return inode->attr_loaded ? 0 : mf_message_load_attr(fs, inode);
+	case MF_KIND_FILE:
+		if (inode->linked && !inode->removed && inode->dir) {
+			/* Its link count is the number of its names, so they must all be in memory. */
+			MfDir *dir = inode->dir;
+			dir->users++;
+			int r = mf_dir_complete(dir);
+			mf_dir_put(dir);
+			if (r < 0)
+				return r;
+		}
+		return inode->attr_loaded ? 0 : mf_file_load_attr(fs, inode);
+	case MF_KIND_SYMLINK:
+		return 0;
+	}
+	return -EIO;
+}
+
+void mf_attr_changed(MfInode *inode)
+{
+	switch (inode->kind) {
+	case MF_KIND_DIR:
+	case MF_KIND_SUBDIR:
+		if (inode->dir && !inode->removed)
+			mf_dir_dirty_record(inode->dir);
+		break;
+	case MF_KIND_FILE:
+		mf_file_dirty_attr(inode);
+		break;
+	case MF_KIND_MESSAGE:
+	case MF_KIND_SYMLINK:
+		for (MfDentry *name = inode->names; name; name = name->next_name)
+			mf_dir_dirty_dentry(name);
+		break;
+	}
+}
+
+int mf_attr_store(MfFs *fs, MfInode *inode)
+{
+	if (inode->kind == MF_KIND_MESSAGE && inode->linked && inode->published)
+		return mf_message_store_attr(fs, inode);
+	return 0;
+}
+
+void mf_attr_init(const MfInode *parent, uint32_t mode, const struct mf_cred *cred, struct mf_attr *ret)
+{
+	int64_t now = mf_fs_now();
+
+	*ret = (struct mf_attr){
+		.mode = mode, .uid = cred->uid, .gid = cred->gid, .atime = now, .mtime = now, .ctime = now
+	};
+	if (parent->attr.mode & S_ISGID) {
+		ret->gid = parent->attr.gid;
+		if (S_ISDIR(mode))
+			ret->mode |= S_ISGID;
+	}
+}
+
+char *mf_inode_path(MfFs *fs, const MfInode *inode)
+{
+	GString *path = g_string_new(NULL);
+
+	for (int depth = 0; inode && inode->ino != MF_ROOT_INO && depth < 100; depth++) {
+		if (!inode->names) {
+			g_string_prepend(path, "/?");
+			break;
+		}
+		const MfDentry *name = inode->names;
+		enum mf_space space = MF_SPACE_SELF;
+		mf_key_is_entry(name->key, &space);
+		g_string_prepend(path, name->key + MF_KEY_PREFIX);
+		g_string_prepend_c(path, '/');
+		if (space != MF_SPACE_SELF) {
+			g_string_prepend(path, mf_space_name(space));
+			g_string_prepend_c(path, '/');
+		}
+		inode = name->dir->inode;
+	}
+	if (path->len == 0)
+		g_string_append_c(path, '/');
+	return g_string_free(path, false);
+}
+
+static int change_size(MfFs *fs, MfInode *inode, uint64_t size)
+{
+	int r;
+
+	if (mf_inode_is_dir(inode))
+		return -EISDIR;
+	if (inode->kind == MF_KIND_SYMLINK)
+		return -EINVAL;
+	g_mutex_unlock(&fs->lock);
+	r = inode->kind == MF_KIND_MESSAGE ? mf_message_truncate(fs, inode, size) : mf_file_truncate(fs, inode, size);
+	g_mutex_lock(&fs->lock);
+	return r;
+}
+
+static void change(MfInode *inode, const struct mf_attr *attr, unsigned set)
+{
+	int64_t now = mf_fs_now();
+
+	if (set & MF_SET_MODE)
+		inode->attr.mode = (inode->attr.mode & S_IFMT) | (attr->mode & 07777);
+	if (set & MF_SET_UID)
+		inode->attr.uid = attr->uid;
+	if (set & MF_SET_GID)
+		inode->attr.gid = attr->gid;
+	if (set & (MF_SET_ATIME | MF_SET_ATIME_NOW))
+		inode->attr.atime = set & MF_SET_ATIME_NOW ? now : attr->atime;
+	if (set & (MF_SET_MTIME | MF_SET_MTIME_NOW)) {
+		inode->attr.mtime = set & MF_SET_MTIME_NOW ? now : attr->mtime;
+		/* An older mtime must win over what the shards remember. */
+		if (mf_inode_is_dir(inode))
+			inode->dir->mtime_gen[inode->kind == MF_KIND_SUBDIR ? inode->space : MF_SPACE_SELF]++;
+	}
+	inode->attr.ctime = set & MF_SET_CTIME ? attr->ctime : MAX(now, inode->attr.ctime + 1);
+}
+
+int mf_fs_setattr(MfFs *fs, uint64_t ino, const struct mf_attr *attr, unsigned set, struct mf_stat *ret)
+{
+	MfInode *inode;
+
+	g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&fs->lock);
+	int r = mf_inode_take(fs, ino, &inode);
+	if (r < 0)
+		return r;
+	r = mf_attr_load(fs, inode);
+	if (r == 0 && set & MF_SET_SIZE)
+		r = change_size(fs, inode, attr->size);
+	if (r == 0 && set & ~MF_SET_SIZE) {
+		if (mf_inode_is_dir(inode) && inode->removed) {
+			r = -ENOENT;
+		} else {
+			change(inode, attr, set);
+			mf_attr_changed(inode);
+			r = mf_attr_store(fs, inode);
+		}
+	}
+	if (r == 0)
+		mf_inode_stat(inode, ret);
+	mf_inode_unpin(fs, inode);
+	return r;
+}
+
+int mf_fs_getattr(MfFs *fs, uint64_t ino, struct mf_stat *ret)
+{
+	MfInode *inode;
+
+	g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&fs->lock);
+	int r = mf_inode_take(fs, ino, &inode);
+	if (r < 0)
+		return r;
+	r = mf_attr_load(fs, inode);
+	if (r == 0)
+		mf_inode_stat(inode, ret);
+	mf_inode_unpin(fs, inode);
+	return r;
+}

@@ -1,0 +1,17 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* sync/attr.h - attributes of inodes: fetch them from where their authority lies, change them, name them. */
+#pragma once
+
+#include "sync/model.h"
+
+/* Makes attr and nlink of the inode true. May wait. Pin the inode. */
+int mf_attr_load(MfFs *fs, MfInode *inode);
+/* Its attributes changed in memory: to be committed where they belong. */
+void mf_attr_changed(MfInode *inode);
+/* The same for a message with several names blocks and may fail. */
+int mf_attr_store(MfFs *fs, MfInode *inode);
+/* Attributes of a new inode in @dir: group and SGID come from a SGID directory. */
+void mf_attr_init(const MfInode *parent, uint32_t mode, const struct mf_cred *cred, struct mf_attr *ret);
+
+/* Path within the filesystem as far as it is in memory; for messages to the administrator. g_free(). */
+char *mf_inode_path(MfFs *fs, const MfInode *inode);

@@ -1,0 +1,839 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "sync/dir.h"
+
+#include "sync/commit.h"
+#include "sync/inode.h"
+#include "sync/reaper.h"
+#include "sync/rename.h"
+#include "sync/table.h"
+
+#include <errno.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#define PAGE_ENTRIES 1000u /* what an OSD returns at once (osd_max_omap_entries_per_request allows 1024) */
+#define DENTRY_BYTES 320u  /* a name, its inode and their table slots, roughly */
+
+/* ---- making and freeing ---- */
+
+static MfShard *shard_new(MfDir *dir, const struct mf_shard_ref *ref)
+{
+	MfShard *shard = g_new0(MfShard, 1);
+
+	shard->dir = dir;
+	shard->ref = *ref;
+	shard->dirty = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, NULL);
+	shard->values = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, (GDestroyNotify)g_byte_array_unref);
+	shard->dirty_files = g_hash_table_new(NULL, NULL);
+	g_cond_init(&shard->cond);
+	g_ptr_array_add(dir->shards, shard);
+	return shard;
+}
+
+static void shard_free(void *data)
+{
+	MfShard *shard = data;
+
+	g_assert(!shard->queued && !shard->batch);
+	g_hash_table_unref(shard->dirty);
+	g_hash_table_unref(shard->values);
+	g_hash_table_unref(shard->dirty_files);
+	g_cond_clear(&shard->cond);
+	g_free(shard);
+}
+
+static MfDir *dir_alloc(MfFs *fs, MfInode *inode)
+{
+	MfDir *dir = g_new0(MfDir, 1);
+
+	dir->fs = fs;
+	dir->inode = inode;
+	dir->shards = g_ptr_array_new_with_free_func(shard_free);
+	dir->entries = g_hash_table_new(g_str_hash, g_str_equal);
+	dir->lru.data = dir;
+	g_queue_push_head_link(&fs->dir_lru, &dir->lru);
+	inode->dir = dir;
+	fs->n_dirs++;
+	return dir;
+}
+
+MfShard *mf_dir_add_shard(MfDir *dir, const struct mf_shard_ref *ref)
+{
+	return shard_new(dir, ref);
+}
+
+MfDir *mf_dir_new(MfFs *fs, MfInode *inode, uint64_t parent)
+{
+	MfDir *dir = dir_alloc(fs, inode);
+	MfShard *head = shard_new(dir, &(struct mf_shard_ref){ 0 });
+
+	dir->parent = parent;
+	dir->next_shard = 1;
+	dir->recovered = true;
+	dir->lease.epoch = 1;
+	head->loaded = head->complete = true;
+	head->rec.times[MF_SPACE_SELF] = (struct mf_shard_times){ 0, inode->attr.mtime, inode->attr.ctime };
+	inode->attr_loaded = true;
+	inode->nlink = 2;
+	return dir;
+}
+
+/* Drops a name from memory only. */
+static void detach(MfDir *dir, MfDentry *dentry)
+{
+	MfInode *inode = dentry->inode;
+	MfDentry **link = &inode->names;
+
+	while (*link != dentry)
+		link = &(*link)->next_name;
+	*link = dentry->next_name;
+	g_hash_table_remove(dir->entries, dentry->key);
+	dir->n_local -= dentry->local;
+	dir->fs->n_dentries--;
+	g_free(dentry);
+}
+
+static bool shard_is_clean(const MfShard *shard)
+{
+	return !shard->batch && !shard->queued && !shard->busy && !shard->blocked &&
+	       g_hash_table_size(shard->dirty) == 0 && g_hash_table_size(shard->values) == 0 &&
+	       g_hash_table_size(shard->dirty_files) == 0 && !shard->dirty_record;
+}
+
+static bool dir_is_clean(const MfDir *dir)
+{
+	for (unsigned i = 0; i < dir->shards->len; i++) {
+		if (!shard_is_clean(dir->shards->pdata[i]))
+			return false;
+	}
+	return true;
+}
+
+static void dir_free(MfDir *dir)
+{
+	MfFs *fs = dir->fs;
+
+	for (enum mf_space s = MF_SPACE_CUR; s < MF_SPACES; s++) {
+		if (dir->sub[s])
+			mf_inode_unpin(fs, g_steal_pointer(&dir->sub[s]));
+	}
+	g_queue_unlink(&fs->dir_lru, &dir->lru);
+	g_hash_table_unref(dir->entries);
+	g_ptr_array_unref(dir->shards);
+	dir->inode->dir = NULL;
+	if (dir->inode->kind == MF_KIND_DIR)
+		dir->inode->attr_loaded = false;
+	g_free(dir);
+	fs->n_dirs--;
+}
+
+/* Drops the names that nobody holds. Clean directories only. */
+static void drop_entries(MfDir *dir)
+{
+	g_autoptr(GPtrArray) dentries = mf_table_values(dir->entries);
+
+	for (unsigned i = 0; i < dentries->len; i++) {
+		MfDentry *dentry = dentries->pdata[i];
+		MfInode *inode = dentry->inode;
+
+		if (dentry->local || inode->pins > 0 || (inode->kind == MF_KIND_DIR && inode->dir))
+			continue;
+		MfShard *shard = mf_dir_shard(dir, dentry->key);
+		shard->complete = false;
+		detach(dir, dentry);
+		mf_inode_settle(dir->fs, inode);
+	}
+}
+
+void mf_dir_free_if_unused(MfDir *dir)
+{
+	if (dir->users > 0 || dir->inode->pins > 0)
+		return;
+	for (enum mf_space s = MF_SPACE_CUR; s < MF_SPACES; s++) {
+		if (dir->sub[s] && dir->sub[s]->pins > 1)
+			return;
+	}
+	if (dir->inode->removed) {
+		if (dir->n_local > 0)
+			return;
+		for (unsigned i = 0; i < dir->shards->len; i++) {
+			MfShard *shard = dir->shards->pdata[i];
+			if (shard->batch || shard->busy)
+				return;
+			mf_commit_forget(shard);
+		}
+	} else if (!dir_is_clean(dir)) {
+		return;
+	}
+	for (unsigned i = 0; i < dir->shards->len; i++) {
+		MfShard *shard = dir->shards->pdata[i];
+		/* Times alone are worth a commit when the directory leaves memory. */
+		if (shard->dirty_times && !dir->inode->removed && !mf_node_is_fenced(dir->fs->node)) {
+			mf_commit_queue(shard);
+			return;
+		}
+	}
+	drop_entries(dir);
+	if (g_hash_table_size(dir->entries) > 0)
+		return;
+	dir_free(dir);
+}
+
+void mf_dir_shrink(MfFs *fs)
+{
+	GList *link = fs->dir_lru.tail;
+
+	while (link && fs->n_dentries * DENTRY_BYTES > fs->conf->cache_size / 2) {
+		MfDir *dir = link->data;
+		link = link->prev;
+		if (dir->users > 0 || !dir_is_clean(dir))
+			continue;
+		drop_entries(dir);
+		MfInode *inode = dir->inode;
+		if (inode->pins == 0) {
+			mf_dir_free_if_unused(dir);
+			mf_inode_settle(fs, inode);
+		}
+	}
+}
+
+/* ---- loading ---- */
+
+bool mf_dir_is_maildir(const MfDir *dir)
+{
+	return dir->sub[MF_SPACE_CUR] && dir->sub[MF_SPACE_NEW];
+}
+
+bool mf_dir_holds_messages(const MfDir *dir, enum mf_space space)
+{
+	return space != MF_SPACE_SELF && mf_dir_is_maildir(dir);
+}
+
+MfShard *mf_dir_shard(MfDir *dir, const char *key)
+{
+	enum mf_space space;
+
+	if (dir->shards->len > 1 && mf_key_is_entry(key, &space)) {
+		uint32_t hash = mf_name_hash(key + MF_KEY_PREFIX);
+		for (unsigned i = 0; i < dir->shards->len; i++) {
+			MfShard *shard = dir->shards->pdata[i];
+			uint32_t mask = (1u << shard->ref.depth) - 1;
+			if ((hash & mask) == shard->ref.prefix)
+				return shard;
+		}
+	}
+	return dir->shards->pdata[0];
+}
+
+MfInode *mf_dir_space_inode(MfDir *dir, enum mf_space space)
+{
+	return space == MF_SPACE_SELF ? dir->inode : dir->sub[space];
+}
+
+MfDentry *mf_dir_peek(MfDir *dir, const char *key)
+{
+	return g_hash_table_lookup(dir->entries, key);
+}
+
+static MfDentry *dentry_new(MfDir *dir, const char *key, MfInode *inode, bool local, uint64_t tag)
+{
+	size_t len = strlen(key) + 1;
+	MfDentry *dentry = g_malloc(sizeof(*dentry) + len);
+
+	*dentry = (MfDentry){ .inode = inode, .dir = dir, .next_name = inode->names, .tag = tag, .local = local };
+	memcpy(dentry->key, key, len);
+	inode->names = dentry;
+	if (inode->kind != MF_KIND_DIR)
+		inode->dir = dir;
+	g_hash_table_insert(dir->entries, dentry->key, dentry);
+	dir->n_local += local;
+	dir->fs->n_dentries++;
+	return dentry;
+}
+
+/* A name as read from RADOS; what is in memory already is newer. */
+static int attach(MfShard *shard, const struct mf_kv *kv)
+{
+	MfDir *dir = shard->dir;
+	struct mf_dirent_record rec;
+	enum mf_space space;
+
+	if (!mf_key_is_entry(kv->key, &space) || mf_dir_shard(dir, kv->key) != shard)
+		return 0;
+	if (mf_dir_peek(dir, kv->key) || g_hash_table_contains(shard->dirty, kv->key) ||
+		mf_batch_has_key(shard->batch, kv->key))
+		return 0;
+	int r = mf_dirent_decode(g_bytes_get_data(kv->value, NULL), g_bytes_get_size(kv->value), &rec);
+	if (r < 0) {
+		g_warning("d.%016" G_GINT64_MODIFIER "x: entry '%s' is damaged", dir->inode->ino, kv->key);
+		return -EIO;
+	}
+	MfInode *inode = mf_inode_find(dir->fs, rec.ino);
+	if (inode && inode->kind != rec.kind) {
+		mf_dirent_clear(&rec);
+		return -EIO;
+	}
+	if (!inode) {
+		inode = mf_inode_new(dir->fs, rec.ino, rec.kind);
+		inode->attr = rec.attr;
+		inode->attr_loaded = rec.kind == MF_KIND_SYMLINK || rec.kind == MF_KIND_MESSAGE;
+		inode->published = true;
+	}
+	if (rec.flags & (MF_DIRENT_LINKED | MF_DIRENT_UNSEALED)) {
+		inode->linked |= (rec.flags & MF_DIRENT_LINKED) != 0;
+		inode->unsealed |= (rec.flags & MF_DIRENT_UNSEALED) != 0;
+		if (!inode->message && inode->kind == MF_KIND_MESSAGE && inode->nlink == 0)
+			inode->attr_loaded = false;
+	}
+	if (!inode->target)
+		inode->target = g_steal_pointer(&rec.target);
+	dentry_new(dir, kv->key, inode, false, rec.tag);
+	mf_dirent_clear(&rec);
+	return 0;
+}
+
+static int attach_all(MfShard *shard, GArray *kvs)
+{
+	for (unsigned i = 0; i < kvs->len; i++) {
+		int r = attach(shard, &g_array_index(kvs, struct mf_kv, i));
+		if (r < 0)
+			return r;
+	}
+	return 0;
+}
+
+static int take_shard_xattrs(MfShard *shard, MfRop *rop)
+{
+	GBytes *last = mf_rop_get_xattr(rop, MF_XATTR_LAST);
+	GBytes *record = mf_rop_get_xattr(rop, MF_XATTR_SHARD);
+
+	if (!last || !record || g_bytes_get_size(last) >= sizeof(shard->last) || g_bytes_get_size(last) < 16)
+		return -EIO;
+	memset(shard->last, 0, sizeof(shard->last));
+	memcpy(shard->last, g_bytes_get_data(last, NULL), g_bytes_get_size(last));
+	shard->version = g_ascii_strtoull(shard->last, NULL, 16);
+	if (mf_shard_record_decode(g_bytes_get_data(record, NULL), g_bytes_get_size(record), &shard->rec) < 0)
+		return -EIO;
+	return 0;
+}
+
+static void make_sub(MfDir *dir, enum mf_space space, uint64_t ino, const struct mf_attr *attr)
+{
+	MfInode *inode = mf_inode_find(dir->fs, ino);
+
+	if (!inode)
+		inode = mf_inode_new(dir->fs, ino, MF_KIND_SUBDIR);
+	inode->attr = *attr;
+	inode->attr_loaded = true;
+	inode->space = space;
+	inode->dir = dir;
+	inode->nlink = 2;
+	dir->sub[space] = mf_inode_pin(inode);
+	g_autofree char *key = mf_key_entry(MF_SPACE_SELF, mf_space_name(space));
+	dentry_new(dir, key, inode, false, 0);
+}
+
+/* Combines what the head and one shard say about times and subdirectories. */
+static void merge_shard_record(MfDir *dir, const MfShard *shard)
+{
+	for (enum mf_space s = 0; s < MF_SPACES; s++) {
+		const struct mf_shard_times *times = &shard->rec.times[s];
+		MfInode *inode = mf_dir_space_inode(dir, s);
+
+		if (!inode)
+			continue;
+		inode->nlink += shard->rec.n_subdirs[s];
+		if (times->gen == dir->mtime_gen[s])
+			inode->attr.mtime = MAX(inode->attr.mtime, times->mtime);
+		inode->attr.ctime = MAX(inode->attr.ctime, times->ctime);
+	}
+}
+
+static int take_head(MfDir *dir, MfRop *rop)
+{
+	GBytes *record = mf_rop_get_xattr(rop, MF_XATTR_RECORD);
+	struct mf_dir_record rec;
+
+	if (!record || mf_dir_record_decode(g_bytes_get_data(record, NULL), g_bytes_get_size(record), &rec) < 0)
+		return -EIO;
+	dir->inode->attr = rec.attr;
+	dir->inode->nlink = 2;
+	dir->inode->attr_loaded = true;
+	dir->parent = rec.parent;
+	dir->created = true;
+	dir->next_shard = rec.next_shard;
+	memcpy(dir->mtime_gen, rec.mtime_gen, sizeof(dir->mtime_gen));
+	for (unsigned i = 0; i < rec.shards->len; i++) {
+		const struct mf_shard_ref *ref = &g_array_index(rec.shards, struct mf_shard_ref, i);
+		if (ref->id == 0)
+			((MfShard *)dir->shards->pdata[0])->ref = *ref;
+		else
+			shard_new(dir, ref);
+	}
+	for (enum mf_space s = MF_SPACE_CUR; s < MF_SPACES; s++) {
+		if (!rec.sub[s].ino)
+			continue;
+		make_sub(dir, s, rec.sub[s].ino, &rec.sub[s].attr);
+		dir->inode->nlink++;
+	}
+	mf_dir_record_clear(&rec);
+	return 0;
+}
+
+int mf_dir_secure(MfFs *fs, uint64_t ino, const char *key, MfRop **ret_rop, struct mf_lease *ret_lease)
+{
+	g_autofree char *oid = mf_oid_dir(ino, 0);
+	int64_t give_up = g_get_monotonic_time() + fs->conf->op_timeout_ms * INT64_C(1000);
+	int r;
+
+	do {
+		g_autoptr(MfRop) rop = mf_rop_new();
+		g_autoptr(MfWop) wop = mf_wop_new();
+
+		mf_rop_xattrs(rop);
+		mf_rop_omap_range(rop, "", "", PAGE_ENTRIES);
+		mf_rop_omap_range(rop, "", MF_KEY_REAP, PAGE_ENTRIES);
+		mf_rop_omap_range(rop, "", MF_KEY_INTENT, PAGE_ENTRIES);
+		if (key)
+			mf_rop_omap_key(rop, key);
+		r = mf_pool_read(fs->pool, MF_POOL_META, oid, rop);
+		if (r < 0)
+			return r;
+		GBytes *lease = mf_rop_get_xattr(rop, MF_XATTR_LEASE);
+		GBytes *last = mf_rop_get_xattr(rop, MF_XATTR_LAST);
+		r = last ? mf_lease_examine(fs->node, lease, ret_lease) : -EBADMSG;
+		if (r == 0) {
+			*ret_rop = g_steal_pointer(&rop);
+			return 0;
+		}
+		if (r < 0)
+			return r == -EAGAIN || r == -EBADMSG ? -EIO : r;
+		r = mf_lease_take(fs->node, wop, lease, ret_lease);
+		if (r < 0)
+			return r;
+		/* What was read is what we hold only if nothing was committed in between. */
+		mf_wop_cmpxattr(wop, MF_XATTR_LAST, MF_CMP_EQ, g_bytes_get_data(last, NULL), g_bytes_get_size(last));
+		mf_wop_full_force(wop);
+		r = mf_pool_write(fs->pool, MF_POOL_META, oid, wop);
+		if (r == 0) {
+			*ret_rop = g_steal_pointer(&rop);
+			return 0;
+		}
+		/* Lost the race, or the result is unknown: the next read shows which. */
+	} while ((r == -ECANCELED || r == -ETIMEDOUT) && g_get_monotonic_time() < give_up);
+	return r;
+}
+
+static int dir_load(MfFs *fs, MfInode *inode)
+{
+	MfDir *dir = dir_alloc(fs, inode);
+	MfShard *head = shard_new(dir, &(struct mf_shard_ref){ 0 });
+	g_autoptr(MfRop) rop = NULL;
+	struct mf_lease lease;
+	bool more = false;
+	int r;
+
+	dir->users++;
+	head->busy = true;
+	g_mutex_unlock(&fs->lock);
+	r = mf_dir_secure(fs, inode->ino, NULL, &rop, &lease);
+	g_mutex_lock(&fs->lock);
+	if (r == 0) {
+		dir->lease = lease;
+		head->stamped = true;
+		r = take_head(dir, rop);
+	}
+	if (r == 0)
+		r = take_shard_xattrs(head, rop);
+	if (r == 0) {
+		head->loaded = true;
+		merge_shard_record(dir, head);
+		r = attach_all(head, mf_rop_get_range(rop, 0, &more));
+		head->complete = !more;
+	}
+	if (r == 0)
+		mf_reaper_recover(head, mf_rop_get_range(rop, 1, NULL));
+	if (r == 0)
+		r = mf_rename_recover(dir, mf_rop_get_range(rop, 2, NULL));
+	dir->recovered = r == 0;
+	head->busy = false;
+	g_cond_broadcast(&head->cond);
+	dir->users--;
+	if (r == 0)
+		mf_commit_kick(head);
+	if (r < 0) {
+		if (r == -EIO)
+			g_warning("d.%016" G_GINT64_MODIFIER "x: the directory cannot be loaded", inode->ino);
+		/* Those who wait for it look at inode->dir again. */
+		dir->inode->attr_loaded = false;
+		g_autoptr(GPtrArray) dentries = mf_table_values(dir->entries);
+		for (unsigned i = 0; i < dentries->len; i++) {
+			MfInode *child = ((MfDentry *)dentries->pdata[i])->inode;
+			detach(dir, dentries->pdata[i]);
+			mf_inode_settle(fs, child);
+		}
+		while (dir->users > 0)
+			g_cond_wait(&head->cond, &fs->lock);
+		for (unsigned i = 0; i < dir->shards->len; i++)
+			mf_commit_forget(dir->shards->pdata[i]);
+		dir_free(dir);
+	} else {
+		mf_dir_shrink(fs);
+	}
+	return r;
+}
+
+int mf_dir_get(MfFs *fs, MfInode *inode, MfDir **ret_dir, enum mf_space *ret_space)
+{
+	if (!mf_inode_is_dir(inode))
+		return -ENOTDIR;
+	for (;;) {
+		MfDir *dir = inode->dir;
+		if (!dir) {
+			if (inode->kind == MF_KIND_SUBDIR || inode->removed)
+				return -ENOENT;
+			mf_inode_pin(inode);
+			int r = dir_load(fs, inode);
+			if (r < 0) {
+				mf_inode_unpin(fs, inode);
+				return r == -ENOENT ? -EIO : r;
+			}
+			inode->dir->users++;
+			mf_inode_unpin(fs, inode);
+			dir = inode->dir;
+			dir->users--;
+		}
+		MfShard *head = dir->shards->pdata[0];
+		if (head->loaded && dir->recovered) {
+			dir->users++;
+			g_queue_unlink(&fs->dir_lru, &dir->lru);
+			g_queue_push_head_link(&fs->dir_lru, &dir->lru);
+			*ret_dir = dir;
+			*ret_space = inode->kind == MF_KIND_SUBDIR ? inode->space : MF_SPACE_SELF;
+			return 0;
+		}
+		mf_inode_pin(inode);
+		dir->users++;
+		g_cond_wait(&head->cond, &fs->lock);
+		dir->users--;
+		g_cond_broadcast(&head->cond);
+		mf_inode_unpin(fs, inode);
+	}
+}
+
+void mf_dir_put(MfDir *dir)
+{
+	MfFs *fs = dir->fs;
+	MfInode *inode = dir->inode;
+
+	g_assert(dir->users > 0);
+	dir->users--;
+	if (dir->users == 0 && inode->removed)
+		mf_inode_settle(fs, inode);
+}
+
+/* After a takeover the one before may still have a write under way to this object: our epoch stops it. */
+static int stamp(MfShard *shard, const char *oid)
+{
+	g_autoptr(MfWop) wop = mf_wop_new();
+
+	mf_lease_guard(wop, &shard->dir->lease, true);
+	mf_wop_full_force(wop);
+	int r = mf_pool_write(shard->dir->fs->pool, MF_POOL_META, oid, wop);
+	return r == -ECANCELED ? -ESHUTDOWN : r;
+}
+
+/* Begins an exclusive read of the shard: no commit runs meanwhile. May wait. */
+static void shard_begin(MfShard *shard)
+{
+	while (shard->busy || shard->batch)
+		g_cond_wait(&shard->cond, &shard->dir->fs->lock);
+	shard->busy = true;
+}
+
+static void shard_end(MfShard *shard)
+{
+	shard->busy = false;
+	g_cond_broadcast(&shard->cond);
+	mf_commit_kick(shard);
+}
+
+int mf_shard_load(MfShard *shard)
+{
+	MfFs *fs = shard->dir->fs;
+	int r = 0;
+
+	if (shard->loaded)
+		return 0;
+	shard_begin(shard);
+	if (!shard->loaded) {
+		g_autofree char *oid = mf_oid_dir(shard->dir->inode->ino, shard->ref.id);
+		g_autoptr(MfRop) rop = mf_rop_new();
+
+		mf_rop_xattrs(rop);
+		mf_rop_omap_range(rop, "", MF_KEY_REAP, PAGE_ENTRIES);
+		g_mutex_unlock(&fs->lock);
+		r = stamp(shard, oid);
+		if (r == 0)
+			r = mf_pool_read(fs->pool, MF_POOL_META, oid, rop);
+		g_mutex_lock(&fs->lock);
+		if (r == 0)
+			r = take_shard_xattrs(shard, rop);
+		if (r == 0) {
+			shard->loaded = shard->stamped = true;
+			merge_shard_record(shard->dir, shard);
+			mf_reaper_recover(shard, mf_rop_get_range(rop, 0, NULL));
+		}
+	}
+	shard_end(shard);
+	return r == -ENOENT ? -EIO : r;
+}
+
+int mf_dir_load_records(MfDir *dir)
+{
+	for (unsigned i = 0; i < dir->shards->len; i++) {
+		int r = mf_shard_load(dir->shards->pdata[i]);
+		if (r < 0)
+			return r;
+	}
+	return 0;
+}
+
+static int shard_complete(MfShard *shard)
+{
+	MfFs *fs = shard->dir->fs;
+	g_autofree char *oid = mf_oid_dir(shard->dir->inode->ino, shard->ref.id);
+	g_autofree char *after = g_strdup("");
+	int r = mf_shard_load(shard);
+
+	if (r < 0)
+		return r;
+	shard_begin(shard);
+	for (bool more = !shard->complete; more;) {
+		g_autoptr(MfRop) rop = mf_rop_new();
+
+		mf_rop_omap_range(rop, after, "", PAGE_ENTRIES);
+		g_mutex_unlock(&fs->lock);
+		r = mf_pool_read(fs->pool, MF_POOL_META, oid, rop);
+		g_mutex_lock(&fs->lock);
+		if (r < 0)
+			break;
+		GArray *kvs = mf_rop_get_range(rop, 0, &more);
+		r = attach_all(shard, kvs);
+		if (r < 0)
+			break;
+		if (kvs->len > 0) {
+			g_free(after);
+			after = g_strdup(g_array_index(kvs, struct mf_kv, kvs->len - 1).key);
+		} else if (more) {
+			r = -EIO;
+			break;
+		}
+		if (!more)
+			shard->complete = true;
+	}
+	shard_end(shard);
+	return r;
+}
+
+int mf_dir_complete(MfDir *dir)
+{
+	/* A split while we wait adds shards behind the ones we have seen; these are complete from the start. */
+	for (unsigned i = 0; i < dir->shards->len; i++) {
+		MfShard *shard = dir->shards->pdata[i];
+		int r = shard->complete && shard->loaded ? 0 : shard_complete(shard);
+		if (r < 0)
+			return r;
+	}
+	return 0;
+}
+
+int mf_dir_find(MfDir *dir, enum mf_space space, const char *name, MfDentry **ret_dentry)
+{
+	MfFs *fs = dir->fs;
+	g_autofree char *key = mf_key_entry(space, name);
+
+	for (;;) {
+		MfDentry *dentry = mf_dir_peek(dir, key);
+		MfShard *shard = mf_dir_shard(dir, key);
+		int r;
+
+		if (dentry) {
+			*ret_dentry = dentry;
+			return 0;
+		}
+		if (shard->complete || g_hash_table_contains(shard->dirty, key) || mf_batch_has_key(shard->batch, key))
+			return -ENOENT;
+		r = mf_shard_load(shard);
+		if (r < 0)
+			return r;
+		g_autofree char *oid = mf_oid_dir(dir->inode->ino, shard->ref.id);
+		g_autoptr(MfRop) rop = mf_rop_new();
+		uint64_t seq = shard->seq;
+		mf_rop_omap_key(rop, key);
+		g_mutex_unlock(&fs->lock);
+		r = mf_pool_read(fs->pool, MF_POOL_META, oid, rop);
+		g_mutex_lock(&fs->lock);
+		if (r < 0)
+			return r;
+		if (seq != shard->seq || mf_dir_shard(dir, key) != shard || mf_dir_peek(dir, key))
+			continue; /* changed meanwhile: what was read may be old */
+		GBytes *value = mf_rop_get_key(rop, key);
+		if (!value)
+			return -ENOENT;
+		r = attach(shard, &(struct mf_kv){ key, value });
+		if (r < 0)
+			return r;
+	}
+}
+
+bool mf_dir_is_empty(MfDir *dir, enum mf_space space)
+{
+	GHashTableIter iter;
+	gpointer key;
+
+	g_hash_table_iter_init(&iter, dir->entries);
+	while (g_hash_table_iter_next(&iter, &key, NULL)) {
+		enum mf_space s;
+		if (mf_key_is_entry(key, &s) && s == space)
+			return false;
+	}
+	return true;
+}
+
+/* ---- changing ---- */
+
+static bool is_embedded(const MfDentry *dentry)
+{
+	return dentry->inode->kind == MF_KIND_SUBDIR;
+}
+
+static void count_entry(MfDir *dir, const MfDentry *dentry, int delta)
+{
+	enum mf_space space = MF_SPACE_SELF;
+	MfShard *shard = mf_dir_shard(dir, dentry->key);
+
+	mf_key_is_entry(dentry->key, &space);
+	if (mf_inode_is_dir(dentry->inode)) {
+		mf_dir_space_inode(dir, space)->nlink += delta;
+		if (!is_embedded(dentry))
+			shard->rec.n_subdirs[space] += delta;
+	}
+	if (!dentry->local && !is_embedded(dentry))
+		shard->rec.n_entries += delta;
+}
+
+MfDentry *mf_dir_add(MfDir *dir, const char *key, MfInode *inode, bool local, uint64_t tag)
+{
+	MfDentry *dentry = dentry_new(dir, key, inode, local, tag);
+
+	if (!local && !mf_inode_is_dir(inode))
+		inode->nlink++;
+	count_entry(dir, dentry, 1);
+	return dentry;
+}
+
+bool mf_dir_remove(MfDir *dir, MfDentry *dentry)
+{
+	bool on_disk = false;
+	MfInode *inode = dentry->inode;
+
+	if (!dentry->local && !mf_inode_is_dir(inode))
+		inode->nlink--;
+	count_entry(dir, dentry, -1);
+	g_autofree char *key = g_strdup(dentry->key);
+	bool local = dentry->local, embedded = is_embedded(dentry);
+	detach(dir, dentry);
+	if (embedded)
+		mf_dir_dirty_record(dir);
+	else if (!local)
+		on_disk = mf_dir_dirty(dir, key, true);
+	return on_disk;
+}
+
+bool mf_dir_dirty(MfDir *dir, const char *key, bool on_disk)
+{
+	MfShard *shard = mf_dir_shard(dir, key);
+	enum mf_on_disk state = GPOINTER_TO_UINT(g_hash_table_lookup(shard->dirty, key));
+
+	if (state == 0) {
+		bool sets;
+		if (mf_batch_key_state(shard->batch, key, &sets))
+			on_disk = sets;
+		state = on_disk ? MF_ON_DISK_YES : MF_ON_DISK_NO;
+		g_hash_table_insert(shard->dirty, g_strdup(key), GUINT_TO_POINTER(state));
+	}
+	shard->seq++;
+	/* Made and gone again before anybody else could see it: nothing to commit. */
+	if (state == MF_ON_DISK_NO && !mf_dir_peek(dir, key) && !g_hash_table_contains(shard->values, key) &&
+		!mf_batch_has_key(shard->batch, key))
+		g_hash_table_remove(shard->dirty, key);
+	mf_commit_queue(shard);
+	return state == MF_ON_DISK_YES;
+}
+
+void mf_dir_dirty_dentry(MfDentry *dentry)
+{
+	if (is_embedded(dentry))
+		mf_dir_dirty_record(dentry->dir);
+	else if (!dentry->local)
+		mf_dir_dirty(dentry->dir, dentry->key, true);
+}
+
+void mf_dir_set_value(MfDir *dir, MfShard *shard, const char *key, GByteArray *value)
+{
+	bool had = g_hash_table_contains(shard->values, key);
+	enum mf_on_disk state = GPOINTER_TO_UINT(g_hash_table_lookup(shard->dirty, key));
+
+	if (state == 0) {
+		bool sets;
+		if (mf_batch_key_state(shard->batch, key, &sets))
+			had = sets;
+		g_hash_table_insert(
+			shard->dirty, g_strdup(key), GUINT_TO_POINTER(had ? MF_ON_DISK_YES : MF_ON_DISK_NO));
+	}
+	if (value)
+		g_hash_table_replace(shard->values, g_strdup(key), value);
+	else
+		g_hash_table_remove(shard->values, key);
+	shard->seq++;
+	mf_commit_queue(shard);
+}
+
+void mf_dir_dirty_record(MfDir *dir)
+{
+	MfShard *head = dir->shards->pdata[0];
+
+	head->dirty_record = true;
+	head->seq++;
+	mf_commit_queue(head);
+}
+
+void mf_dir_dirty_file(MfInode *inode)
+{
+	MfDir *dir = inode->dir;
+
+	/* Nobody can see an unlinked file after the last close. */
+	if (!inode->names || !dir)
+		return;
+	MfShard *head = dir->shards->pdata[0];
+	if (g_hash_table_add(head->dirty_files, inode))
+		mf_inode_pin(inode);
+	head->seq++;
+	mf_commit_queue(head);
+}
+
+void mf_dir_touch(MfDir *dir, const char *key)
+{
+	enum mf_space space = MF_SPACE_SELF;
+	MfShard *shard = mf_dir_shard(dir, key);
+
+	mf_key_is_entry(key, &space);
+	MfInode *inode = mf_dir_space_inode(dir, space);
+	/* Strictly growing: Dovecot takes an equal mtime for "nothing changed". */
+	int64_t now = MAX(mf_fs_now(), inode->attr.mtime + 1);
+	inode->attr.mtime = now;
+	inode->attr.ctime = MAX(now, inode->attr.ctime);
+	shard->rec.times[space] = (struct mf_shard_times){ dir->mtime_gen[space], now, inode->attr.ctime };
+	shard->dirty_times = true;
+}

@@ -1,0 +1,61 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* sync/dir.h - one directory in memory: load it under its lease, find, add and remove names, note what changed.
+ *
+ * Errors: besides those of RADOS: -EIO when its object is damaged or held by a live node, -ESTALE when it is gone.
+ */
+#pragma once
+
+#include "sync/model.h"
+
+/* The directory that holds the entries of @inode (DIR or SUBDIR), loaded and with its lease held; *ret_space says which
+ * of them are meant. Counts as a user until mf_dir_put(). May wait. -ENOTDIR. */
+int mf_dir_get(MfFs *fs, MfInode *inode, MfDir **ret_dir, enum mf_space *ret_space);
+void mf_dir_put(MfDir *dir);
+
+/* Makes the lease of directory @ino ours and reads its head: xattrs; ranges 0 all, 1 to-delete, 2 intents; @key if not
+ * NULL. Call without the lock. */
+int mf_dir_secure(MfFs *fs, uint64_t ino, const char *key, MfRop **ret_rop, struct mf_lease *ret_lease);
+
+/* A directory that is not in RADOS yet; its first commit creates it. */
+MfDir *mf_dir_new(MfFs *fs, MfInode *inode, uint64_t parent);
+MfShard *mf_dir_add_shard(MfDir *dir, const struct mf_shard_ref *ref);
+void mf_dir_free_if_unused(MfDir *dir); /* frees it, and clears inode->dir, if nothing in it is needed */
+
+/* cur and new live in it, so files in cur, new and tmp are messages. */
+bool mf_dir_is_maildir(const MfDir *dir);
+bool mf_dir_holds_messages(const MfDir *dir, enum mf_space space);
+
+MfShard *mf_dir_shard(MfDir *dir, const char *key);
+/* Reads the shard's record (stamps it first after a takeover). May wait. */
+int mf_shard_load(MfShard *shard);
+/* Reads every entry of every shard. May wait. */
+int mf_dir_complete(MfDir *dir);
+/* Reads every shard's record, so that times and link count are true. May wait. */
+int mf_dir_load_records(MfDir *dir);
+
+/* 0 with *ret_dentry, -ENOENT. May wait for RADOS when the directory is not all in memory. */
+int mf_dir_find(MfDir *dir, enum mf_space space, const char *name, MfDentry **ret_dentry);
+/* Without waiting: only what is in memory. */
+MfDentry *mf_dir_peek(MfDir *dir, const char *key);
+bool mf_dir_is_empty(MfDir *dir, enum mf_space space); /* call mf_dir_complete() first */
+
+/* Adds a name; not yet marked as changed. */
+MfDentry *mf_dir_add(MfDir *dir, const char *key, MfInode *inode, bool local, uint64_t tag);
+/* Takes a name away and marks the change. Returns whether RADOS has, or will have, the name before the next commit. */
+bool mf_dir_remove(MfDir *dir, MfDentry *dentry);
+/* Notes that the key must be written (or removed) by the next commit; @on_disk: it is in RADOS now, if nobody noted a
+ * change of it before. Returns whether it is, or will be. */
+bool mf_dir_dirty(MfDir *dir, const char *key, bool on_disk);
+void mf_dir_dirty_dentry(MfDentry *dentry); /* its record changed */
+/* A value that is no entry (reap, intent, gain); NULL removes it. Takes @value. */
+void mf_dir_set_value(MfDir *dir, MfShard *shard, const char *key, GByteArray *value);
+void mf_dir_dirty_record(MfDir *dir);
+void mf_dir_dirty_file(MfInode *inode);
+/* Entries under @key's space changed just now: times of that directory. */
+void mf_dir_touch(MfDir *dir, const char *key);
+
+/* inode of @space of @dir: the directory itself, or its cur, new, tmp. */
+MfInode *mf_dir_space_inode(MfDir *dir, enum mf_space space);
+
+/* Drops what nobody uses until the caches are within their limit. */
+void mf_dir_shrink(MfFs *fs);

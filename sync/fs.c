@@ -1,0 +1,301 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "sync/fs.h"
+
+#include "sync/commit.h"
+#include "sync/dir.h"
+#include "sync/inode.h"
+#include "sync/model.h"
+#include "sync/name.h"
+#include "sync/reaper.h"
+#include "sync/table.h"
+#include "sync/stripecache.h"
+#include "sync/sweep.h"
+
+#include <errno.h>
+#include <time.h>
+
+#define WORKERS 32		       /* each may wait for RADOS, and some for others of them */
+#define LOCKS_MAX 1000000u	       /* file locks in memory */
+#define SPACE_AGE_US (5 * G_USEC_PER_SEC) /* statfs asks the monitors no more often */
+
+int64_t mf_fs_now(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_REALTIME, &ts);
+	return ts.tv_sec * INT64_C(1000000000) + ts.tv_nsec;
+}
+
+struct work {
+	mf_work_func func;
+	void *arg;
+};
+
+static void do_work(void *data, void *fs)
+{
+	struct work *work = data;
+
+	work->func(fs, work->arg);
+	g_free(work);
+}
+
+void mf_fs_work(MfFs *fs, mf_work_func func, void *arg)
+{
+	struct work *work = g_new(struct work, 1);
+
+	*work = (struct work){ func, arg };
+	g_thread_pool_push(fs->workers, work, NULL);
+}
+
+int mf_fs_note(MfFs *fs, int result)
+{
+	/* A hint: when the pool is full, changes are written through so that the error meets who made them. */
+	if (result == -ENOSPC)
+		fs->full = true;
+	else if (result == 0 && fs->full)
+		fs->full = false;
+	return result;
+}
+
+static int fail(char **ret_error, int error, const char *what)
+{
+	*ret_error = g_strdup_printf("%s: %s", what, g_strerror(-error));
+	return error;
+}
+
+static int read_super(MfPool *pool, const struct mf_conf *conf, struct mf_super *ret, char **ret_error)
+{
+	g_autoptr(MfRop) rop = mf_rop_new();
+
+	mf_rop_xattrs(rop);
+	int r = mf_pool_read(pool, MF_POOL_META, MF_OID_SUPER, rop);
+	if (r == -ENOENT) {
+		*ret_error = g_strdup_printf(
+			"there is no filesystem '%s' in pool '%s' (mailfsctl mkfs makes one)", conf->fs, conf->meta_pool);
+		return r;
+	}
+	if (r < 0)
+		return fail(ret_error, r, "cannot read the superblock");
+	GBytes *bytes = mf_rop_get_xattr(rop, MF_XATTR_RECORD);
+	r = bytes ? mf_super_decode(g_bytes_get_data(bytes, NULL), g_bytes_get_size(bytes), ret) : -EBADMSG;
+	if (r == -EPROTONOSUPPORT || (r == 0 && ret->format > MF_FORMAT_VERSION)) {
+		*ret_error = g_strdup_printf(
+			"the filesystem '%s' has a newer format than this mailfs (%s) knows", conf->fs, MF_VERSION);
+		return -EPROTONOSUPPORT;
+	}
+	if (r == 0 && ret->features_incompat & ~MF_FEATURES_INCOMPAT) {
+		*ret_error = g_strdup_printf(
+			"the filesystem '%s' uses features that this mailfs (%s) does not know (0x%" G_GINT64_MODIFIER "x)",
+			conf->fs, MF_VERSION, ret->features_incompat & ~MF_FEATURES_INCOMPAT);
+		return -EPROTONOSUPPORT;
+	}
+	if (r < 0)
+		return fail(ret_error, r, "the superblock is damaged");
+	if (ret->message_stripe != MF_STRIPE_SIZE || ret->file_stripe != MF_FILE_STRIPE || ret->root_ino != MF_ROOT_INO) {
+		*ret_error = g_strdup("the superblock asks for sizes that this mailfs does not know");
+		return -EPROTONOSUPPORT;
+	}
+	return 0;
+}
+
+int mf_fs_check(MfPool *pool, const struct mf_conf *conf, char **ret_error)
+{
+	struct mf_super super;
+
+	return read_super(pool, conf, &super, ret_error);
+}
+
+static void fs_free(MfFs *fs)
+{
+	g_hash_table_unref(fs->inodes);
+	g_hash_table_unref(fs->unnamed);
+	mf_filelock_free(fs->locks);
+	mf_stripecache_free(fs->cache);
+	g_cond_clear(&fs->flusher_cond);
+	g_cond_clear(&fs->reserve_cond);
+	g_cond_clear(&fs->reap_cond);
+	g_mutex_clear(&fs->lock);
+	g_mutex_clear(&fs->rename_lock);
+	g_free(fs);
+}
+
+int mf_fs_open(MfPool *pool, MfNode *node, const struct mf_conf *conf, MfFs **ret_fs, char **ret_error)
+{
+	MfFs *fs = g_new0(MfFs, 1);
+	enum mf_space space;
+	MfDir *dir;
+
+	fs->pool = pool;
+	fs->node = node;
+	fs->conf = conf;
+	g_mutex_init(&fs->lock);
+	g_mutex_init(&fs->rename_lock);
+	g_cond_init(&fs->flusher_cond);
+	g_cond_init(&fs->reserve_cond);
+	g_cond_init(&fs->reap_cond);
+	fs->inodes = g_hash_table_new(g_int64_hash, g_int64_equal);
+	fs->unnamed = g_hash_table_new(NULL, NULL);
+	fs->locks = mf_filelock_new(LOCKS_MAX);
+	fs->cache = mf_stripecache_new(conf->cache_size / 4);
+	int r = read_super(pool, conf, &fs->super, ret_error);
+	if (r < 0) {
+		fs_free(fs);
+		return r;
+	}
+	fs->workers = g_thread_pool_new(do_work, fs, WORKERS, false, NULL);
+	g_mutex_lock(&fs->lock);
+	fs->root = mf_inode_pin(mf_inode_new(fs, MF_ROOT_INO, MF_KIND_DIR));
+	r = mf_dir_get(fs, fs->root, &dir, &space);
+	if (r == 0)
+		mf_dir_put(dir);
+	g_mutex_unlock(&fs->lock);
+	if (r < 0) {
+		fail(ret_error, r, "cannot load the root directory");
+		g_thread_pool_free(fs->workers, false, true);
+		g_mutex_lock(&fs->lock);
+		mf_inode_unpin(fs, fs->root);
+		g_mutex_unlock(&fs->lock);
+		fs_free(fs);
+		return r;
+	}
+	fs->flusher = g_thread_new("mailfs-flusher", mf_commit_flusher, fs);
+	fs->sweeper = g_thread_new("mailfs-sweeper", mf_sweep_thread, fs);
+	*ret_fs = fs;
+	return 0;
+}
+
+/* The kernel is gone, and with it its references and those of handles. */
+static void drop_references(MfFs *fs)
+{
+	g_autoptr(GPtrArray) inodes = mf_table_values(fs->inodes);
+
+	for (unsigned i = 0; i < inodes->len; i++)
+		mf_inode_pin(inodes->pdata[i]);
+	for (unsigned i = 0; i < inodes->len; i++) {
+		MfInode *inode = inodes->pdata[i];
+		inode->opens = inode->writers = 0;
+		/* Files in tmp end with the mount: nobody has seen them. */
+		while (mf_inode_has_local_name(inode)) {
+			MfDentry *name = inode->names;
+			while (!name->local)
+				name = name->next_name;
+			mf_name_drop(name->dir, name);
+		}
+		mf_reaper_closed(fs, inode);
+	}
+	for (unsigned i = 0; i < inodes->len; i++) {
+		MfInode *inode = inodes->pdata[i];
+		if (inode->nlookup > 0) {
+			inode->nlookup = 0;
+			mf_inode_unpin(fs, inode);
+		}
+		mf_inode_unpin(fs, inode);
+	}
+}
+
+static void free_memory(MfFs *fs)
+{
+	/* Directories free each other's last references, so go on until none is left. */
+	for (unsigned n = 0; fs->n_dirs != n;) {
+		n = fs->n_dirs;
+		for (GList *link = fs->dir_lru.tail; link;) {
+			MfDir *dir = link->data;
+			link = link->prev;
+			for (unsigned i = 0; i < dir->shards->len; i++)
+				mf_commit_forget(dir->shards->pdata[i]);
+		}
+		g_autoptr(GPtrArray) dirs = g_ptr_array_new();
+		for (GList *link = fs->dir_lru.head; link; link = link->next) {
+			MfDir *dir = link->data;
+			g_ptr_array_add(dirs, mf_inode_pin(dir->inode));
+		}
+		for (unsigned i = 0; i < dirs->len; i++) {
+			MfInode *inode = dirs->pdata[i];
+			inode->pins--;
+			if (inode->dir)
+				mf_dir_free_if_unused(inode->dir);
+			mf_inode_settle(fs, inode);
+		}
+		if (fs->n_dirs == 0)
+			break;
+	}
+}
+
+int mf_fs_close(MfFs *fs)
+{
+	g_mutex_lock(&fs->lock);
+	drop_references(fs);
+	int r = mf_commit_all(fs);
+	while (r == 0 && fs->reaping > 0) {
+		/* Reaping and renames leave records to be cleared. */
+		mf_reaper_drain(fs);
+		r = mf_commit_all(fs);
+	}
+	fs->stopping = true;
+	g_cond_broadcast(&fs->flusher_cond);
+	g_mutex_unlock(&fs->lock);
+	g_thread_join(fs->flusher);
+	g_thread_join(fs->sweeper);
+	/* Commits whose result is unknown end by themselves after op_timeout; their callbacks need this memory. */
+	g_mutex_lock(&fs->lock);
+	for (GList *link = fs->dir_lru.head; link; link = link->next) {
+		MfDir *dir = link->data;
+		for (unsigned i = 0; i < dir->shards->len; i++) {
+			MfShard *shard = dir->shards->pdata[i];
+			while (shard->batch)
+				g_cond_wait(&shard->cond, &fs->lock);
+		}
+	}
+	mf_reaper_drain(fs);
+	g_mutex_unlock(&fs->lock);
+	g_thread_pool_free(fs->workers, false, true);
+	g_mutex_lock(&fs->lock);
+	mf_inode_unpin(fs, g_steal_pointer(&fs->root));
+	free_memory(fs);
+	g_mutex_unlock(&fs->lock);
+	fs_free(fs);
+	return r;
+}
+
+int mf_fs_statfs(MfFs *fs, struct mf_fs_space *ret)
+{
+	g_mutex_lock(&fs->lock);
+	bool old = fs->space_at == 0 || g_get_monotonic_time() - fs->space_at > SPACE_AGE_US;
+	g_mutex_unlock(&fs->lock);
+	if (old) {
+		struct mf_pool_space space;
+		int r = mf_pool_space(fs->pool, &space);
+		if (r < 0)
+			return r;
+		g_mutex_lock(&fs->lock);
+		fs->space = space;
+		fs->space_at = g_get_monotonic_time();
+		g_mutex_unlock(&fs->lock);
+	}
+	g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&fs->lock);
+	*ret = (struct mf_fs_space){ fs->space.total, fs->space.free, fs->space.objects };
+	return 0;
+}
+
+void mf_fs_status(MfFs *fs, struct mf_fs_status *ret)
+{
+	g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&fs->lock);
+
+	*ret = (struct mf_fs_status){
+		.inodes = g_hash_table_size(fs->inodes),
+		.directories = fs->n_dirs,
+		.dirty = fs->dirty_shards.length,
+		.cached_bytes = mf_stripecache_bytes(fs->cache) + fs->file_bytes + fs->write_bytes,
+	};
+}
+
+struct MfLockTable *mf_fs_lock(MfFs *fs)
+{
+	g_mutex_lock(&fs->lock);
+	return fs->locks;
+}
+
+void mf_fs_unlock(MfFs *fs)
+{
+	g_mutex_unlock(&fs->lock);
+}

@@ -1,0 +1,118 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* sync/fs.h - the filesystem as the kernel's side sees it: operations on inode numbers.
+ *
+ * Model:   POSIX semantics over Maildirs in RADOS. Messages are immutable once published; tmp of a Maildir is local to
+ *          this node; everything else is applied in memory and committed in order (doc/ARCHITECTURE.md).
+ * Owns:    the caller owns MfFs, handles and listings until it closes them. Each successful call that fills a
+ *          struct mf_entry counts as one lookup of that inode, to be given back by mf_fs_forget().
+ * Threads: any thread; calls take the lock of the filesystem themselves and may block on RADOS for op_timeout.
+ * Errors:  0 or -errno as the system call documents; -ETIMEDOUT: the cluster did not answer; -EIO: damaged data, or
+ *          this mount was taken over.
+ */
+#pragma once
+
+#include "locking/node.h"
+
+#include <fcntl.h>
+#include <sys/types.h>
+
+typedef struct MfFs MfFs;
+typedef struct MfInode MfInode;
+typedef struct MfHandle MfHandle;
+typedef struct MfListing MfListing;
+
+/* @conf, @pool and @node must outlive it. */
+int mf_fs_open(MfPool *pool, MfNode *node, const struct mf_conf *conf, MfFs **ret_fs, char **ret_error);
+/* Is there a filesystem that this version can serve? *ret_error is one line. */
+int mf_fs_check(MfPool *pool, const struct mf_conf *conf, char **ret_error);
+/* Commits everything and frees. 0, or the error that kept changes from being committed. */
+int mf_fs_close(MfFs *fs);
+
+struct mf_stat {
+	uint64_t ino;
+	uint32_t nlink;
+	struct mf_attr attr;
+	bool stable;	/* attributes may be cached until this node changes them */
+	bool directory; /* the name may be cached */
+};
+
+struct mf_cred {
+	uint32_t uid, gid;
+	uint32_t pid;
+};
+
+int mf_fs_lookup(MfFs *fs, uint64_t parent, const char *name, struct mf_stat *ret);
+void mf_fs_forget(MfFs *fs, uint64_t ino, uint64_t nlookup);
+int mf_fs_getattr(MfFs *fs, uint64_t ino, struct mf_stat *ret);
+
+#define MF_SET_MODE 1u
+#define MF_SET_UID 2u
+#define MF_SET_GID 4u
+#define MF_SET_SIZE 8u
+#define MF_SET_ATIME 16u
+#define MF_SET_MTIME 32u
+#define MF_SET_ATIME_NOW 64u
+#define MF_SET_MTIME_NOW 128u
+#define MF_SET_CTIME 256u
+int mf_fs_setattr(MfFs *fs, uint64_t ino, const struct mf_attr *attr, unsigned set, struct mf_stat *ret);
+
+/* @mode with type; regular files only. */
+int mf_fs_mknod(
+	MfFs *fs, uint64_t parent, const char *name, uint32_t mode, const struct mf_cred *cred, struct mf_stat *ret);
+int mf_fs_create(MfFs *fs, uint64_t parent, const char *name, uint32_t mode, int flags, const struct mf_cred *cred,
+	struct mf_stat *ret, MfHandle **ret_handle);
+int mf_fs_mkdir(
+	MfFs *fs, uint64_t parent, const char *name, uint32_t mode, const struct mf_cred *cred, struct mf_stat *ret);
+int mf_fs_symlink(MfFs *fs, uint64_t parent, const char *name, const char *target, const struct mf_cred *cred,
+	struct mf_stat *ret);
+int mf_fs_readlink(MfFs *fs, uint64_t ino, char **ret_target);
+int mf_fs_unlink(MfFs *fs, uint64_t parent, const char *name);
+int mf_fs_rmdir(MfFs *fs, uint64_t parent, const char *name);
+int mf_fs_link(MfFs *fs, uint64_t ino, uint64_t parent, const char *name, struct mf_stat *ret);
+int mf_fs_rename(
+	MfFs *fs, uint64_t parent, const char *name, uint64_t new_parent, const char *new_name, unsigned flags);
+
+int mf_fs_open_file(MfFs *fs, uint64_t ino, int flags, MfHandle **ret_handle);
+/* Drops the locks taken through it, too; waiters to answer are appended to @done, see
+ * mf_filelock_done_new(). */
+void mf_fs_release(MfFs *fs, MfHandle *handle, GArray *done);
+uint64_t mf_handle_ino(const MfHandle *handle);
+/* A published, sealed message: its pages can never become stale. */
+bool mf_handle_immutable(const MfHandle *handle);
+ssize_t mf_fs_read(MfFs *fs, MfHandle *handle, void *buf, size_t len, uint64_t offset);
+/* @flags: of this write; O_APPEND places at the end of file. @uid: who writes, to drop SUID and SGID. */
+ssize_t mf_fs_write(
+	MfFs *fs, MfHandle *handle, const void *buf, size_t len, uint64_t offset, int flags, uint32_t uid);
+int mf_fs_fallocate(MfFs *fs, MfHandle *handle, int mode, uint64_t offset, uint64_t len);
+int mf_fs_fsync(MfFs *fs, uint64_t ino);
+int mf_fs_fsyncdir(MfFs *fs, uint64_t ino);
+
+/* A snapshot of the names at this moment. */
+struct mf_listed {
+	const char *name; /* valid while the listing is */
+	uint64_t ino;
+	uint32_t mode; /* type bits */
+};
+int mf_fs_list(MfFs *fs, uint64_t ino, MfListing **ret_listing);
+MfListing *mf_listing_free(MfListing *listing); /* NULL ok */
+bool mf_listing_get(MfListing *listing, uint64_t index, struct mf_listed *ret);
+
+/* @name behind "user." */
+int mf_fs_setxattr(MfFs *fs, uint64_t ino, const char *name, const void *value, size_t len, int flags);
+int mf_fs_getxattr(MfFs *fs, uint64_t ino, const char *name, GBytes **ret_value);
+int mf_fs_listxattr(MfFs *fs, uint64_t ino, GPtrArray **ret_names);
+int mf_fs_removexattr(MfFs *fs, uint64_t ino, const char *name);
+
+struct mf_fs_space {
+	uint64_t total, free, files;
+};
+int mf_fs_statfs(MfFs *fs, struct mf_fs_space *ret);
+
+struct mf_fs_status {
+	uint64_t inodes, directories, dirty, cached_bytes;
+};
+void mf_fs_status(MfFs *fs, struct mf_fs_status *ret);
+
+/* The filesystem's lock table; call with the lock held by mf_fs_lock(), reply to waiters after mf_fs_unlock(). */
+struct MfLockTable *mf_fs_lock(MfFs *fs);
+void mf_fs_unlock(MfFs *fs);

@@ -1,0 +1,216 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* Open files: open, read, write, allocate, sync, close. */
+#include "sync/handle.h"
+
+#include "sync/attr.h"
+#include "sync/commit.h"
+#include "sync/dir.h"
+#include "sync/file.h"
+#include "sync/inode.h"
+#include "sync/message.h"
+#include "sync/reaper.h"
+
+#include <errno.h>
+#include <linux/falloc.h>
+
+int mf_handle_open(MfFs *fs, MfInode *inode, int flags, MfHandle **ret_handle)
+{
+	bool writes = (flags & O_ACCMODE) != O_RDONLY;
+
+	if (mf_inode_is_dir(inode))
+		return -EISDIR;
+	if (inode->kind == MF_KIND_SYMLINK)
+		return -ELOOP;
+	if (inode->kind == MF_KIND_MESSAGE && (writes || flags & O_TRUNC) && !mf_message_is_writable(inode))
+		return -EPERM;
+	MfHandle *handle = g_new0(MfHandle, 1);
+	handle->fs = fs;
+	handle->inode = mf_inode_pin(inode);
+	handle->writes = writes;
+	inode->opens++;
+	inode->writers += writes;
+	*ret_handle = handle;
+	return 0;
+}
+
+int mf_fs_open_file(MfFs *fs, uint64_t ino, int flags, MfHandle **ret_handle)
+{
+	MfInode *inode;
+
+	g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&fs->lock);
+	int r = mf_inode_take(fs, ino, &inode);
+	if (r < 0)
+		return r;
+	r = mf_attr_load(fs, inode);
+	if (r == 0)
+		r = mf_handle_open(fs, inode, flags, ret_handle);
+	mf_inode_unpin(fs, inode);
+	return r;
+}
+
+/* One that was written where everybody looks is complete at its last close. */
+static void seal(MfFs *fs, MfInode *inode)
+{
+	if (inode->kind != MF_KIND_MESSAGE || inode->writers > 0 || !inode->published || !inode->message)
+		return;
+	if (inode->unsealed) {
+		inode->unsealed = false;
+		for (MfDentry *name = inode->names; name; name = name->next_name)
+			mf_dir_dirty_dentry(name);
+	} else if (!mf_message_is_dirty(inode)) {
+		mf_message_seal(fs, inode);
+	}
+}
+
+void mf_fs_release(MfFs *fs, MfHandle *handle, GArray *done)
+{
+	g_mutex_lock(&fs->lock);
+	MfInode *inode = handle->inode;
+	mf_filelock_drop_handle(
+		fs->locks, inode->ino, mf_node_incarnation(fs->node), (uint64_t)(uintptr_t)handle, done);
+	inode->opens--;
+	inode->writers -= handle->writes;
+	if (handle->writes)
+		seal(fs, inode);
+	if (inode->opens == 0)
+		mf_reaper_closed(fs, inode);
+	mf_inode_unpin(fs, inode);
+	mf_file_shrink(fs);
+	g_mutex_unlock(&fs->lock);
+	g_free(handle);
+}
+
+uint64_t mf_handle_ino(const MfHandle *handle)
+{
+	return handle->inode->ino;
+}
+
+bool mf_handle_immutable(const MfHandle *handle)
+{
+	MfFs *fs = handle->fs;
+
+	g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&fs->lock);
+	return handle->inode->kind == MF_KIND_MESSAGE && handle->inode->published && !handle->inode->unsealed;
+}
+
+/* Fetches what a file that was never read since it was found needs. */
+static int ready(MfFs *fs, MfInode *inode)
+{
+	g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&fs->lock);
+
+	return inode->attr_loaded ? 0 : mf_attr_load(fs, inode);
+}
+
+ssize_t mf_fs_read(MfFs *fs, MfHandle *handle, void *buf, size_t len, uint64_t offset)
+{
+	int r = ready(fs, handle->inode);
+
+	if (r < 0)
+		return r;
+	return handle->inode->kind == MF_KIND_MESSAGE ? mf_message_read(fs, handle->inode, buf, len, offset) :
+							mf_file_read(fs, handle->inode, buf, len, offset);
+}
+
+ssize_t mf_fs_write(MfFs *fs, MfHandle *handle, const void *buf, size_t len, uint64_t offset, int flags, uint32_t uid)
+{
+	bool append = flags & O_APPEND;
+	int r = ready(fs, handle->inode);
+
+	if (r < 0)
+		return r;
+	if (handle->inode->kind == MF_KIND_MESSAGE)
+		return mf_message_write(fs, handle->inode, buf, len, offset, append);
+	return mf_file_write(fs, handle->inode, buf, len, offset, append, uid != 0);
+}
+
+int mf_fs_fallocate(MfFs *fs, MfHandle *handle, int mode, uint64_t offset, uint64_t len)
+{
+	MfInode *inode = handle->inode;
+	bool message = inode->kind == MF_KIND_MESSAGE;
+	bool keep = mode & FALLOC_FL_KEEP_SIZE;
+	int r = ready(fs, inode);
+
+	if (r < 0)
+		return r;
+	if (len == 0)
+		return -EINVAL;
+	if (offset + len < offset || offset + len > (message ? MF_MESSAGE_MAX : MF_FILE_MAX))
+		return -EFBIG;
+	switch (mode & ~FALLOC_FL_KEEP_SIZE) {
+	case 0:
+		break;
+	case FALLOC_FL_PUNCH_HOLE:
+		if (!keep)
+			return -EOPNOTSUPP;
+		break;
+	case FALLOC_FL_ZERO_RANGE:
+		break;
+	default:
+		return -EOPNOTSUPP;
+	}
+	if (mode & (FALLOC_FL_PUNCH_HOLE | FALLOC_FL_ZERO_RANGE))
+		r = message ? mf_message_zero(fs, inode, offset, len) : mf_file_zero(fs, inode, offset, len);
+	g_mutex_lock(&fs->lock);
+	uint64_t size = inode->attr.size;
+	g_mutex_unlock(&fs->lock);
+	if (r == 0 && !keep && offset + len > size)
+		r = message ? mf_message_truncate(fs, inode, offset + len) : mf_file_truncate(fs, inode, offset + len);
+	return r;
+}
+
+/* The bytes, then every name that is not in RADOS yet, then what leads to these names. */
+static int sync_file(MfFs *fs, MfInode *inode)
+{
+	int r = inode->kind == MF_KIND_MESSAGE ? mf_message_flush(fs, inode) : mf_file_flush(fs, inode);
+
+	for (MfDentry *name = inode->names; r == 0 && name; name = name->next_name) {
+		MfDir *dir = name->dir;
+		if (name->local)
+			continue;
+		g_autofree char *key = g_strdup(name->key);
+		dir->users++;
+		r = mf_commit_wait_key(dir, key);
+		if (r == 0)
+			r = mf_commit_ancestors(dir);
+		mf_dir_put(dir);
+		/* That may have waited; the name may be gone. */
+		bool there = false;
+		for (MfDentry *n = inode->names; n; n = n->next_name)
+			there |= n == name;
+		if (!there)
+			break;
+	}
+	return r;
+}
+
+int mf_fs_fsync(MfFs *fs, uint64_t ino)
+{
+	MfInode *inode;
+
+	g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&fs->lock);
+	int r = mf_inode_take(fs, ino, &inode);
+	if (r < 0)
+		return r;
+	/* An unlinked file has nothing that could outlive a crash. */
+	if (!inode->removed)
+		r = mf_inode_is_dir(inode) ? -EISDIR : sync_file(fs, inode);
+	mf_inode_unpin(fs, inode);
+	return r;
+}
+
+int mf_fs_fsyncdir(MfFs *fs, uint64_t ino)
+{
+	MfInode *inode;
+
+	g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&fs->lock);
+	int r = mf_inode_take(fs, ino, &inode);
+	if (r < 0)
+		return r;
+	MfDir *dir = inode->dir;
+	if (!mf_inode_is_dir(inode))
+		r = -ENOTDIR;
+	else if (dir && !inode->removed)
+		r = mf_commit_dir(dir); /* not in memory: nothing that is not in RADOS */
+	mf_inode_unpin(fs, inode);
+	return r;
+}

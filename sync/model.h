@@ -1,0 +1,159 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* sync/model.h - what the files of sync/ share: directories, their shards, names and inodes in memory.
+ *
+ * Model:   MfFs is a monitor: one lock over everything here but the bytes of files and messages. It is held for
+ *          microseconds and never across RADOS; who has to wait for RADOS drops it and looks again afterwards.
+ *          A directory (MfDir) is one object d.<ino> plus shards; each of these objects (MfShard) is committed on its
+ *          own. A name (MfDentry) leads to an inode; an inode knows its names.
+ * Owns:    an inode lives while it has a name in memory or a pin; a directory while its inode does.
+ * Threads: functions of sync/ whose comment says nothing else want fs->lock held. They may drop it while they wait.
+ *          Order of locks: fs->rename_lock, then a data lock (MfMessage, MfFile), then fs->lock.
+ */
+#pragma once
+
+#include "locking/filelock.h"
+#include "locking/lease.h"
+#include "sync/fs.h"
+
+typedef struct MfDir MfDir;
+typedef struct MfShard MfShard;
+typedef struct MfDentry MfDentry;
+typedef struct MfMessage MfMessage;
+typedef struct MfFile MfFile;
+typedef struct MfStripeCache MfStripeCache;
+
+struct mf_reap {
+	struct mf_reap_record rec;
+	uint64_t dir; /* whose to-delete list has the record; 0: none */
+};
+
+struct MfInode {
+	uint64_t ino;
+	enum mf_kind kind;
+	enum mf_space space;  /* MF_KIND_SUBDIR: which one */
+	bool attr_loaded;     /* else attr must be fetched from where its authority lies */
+	bool xattrs_loaded;
+	bool linked;	      /* message: may have names elsewhere; its attributes lie with its bytes */
+	bool published;	      /* message: has, or had, a name that other nodes may see */
+	bool unsealed;	      /* message: published while it is still being written */
+	bool unnamed;	      /* no committed directory entry leads to it yet: keeps the window of inode numbers open */
+	bool removed;	      /* the last name is gone */
+	unsigned pins;	      /* operations, handles and the kernel's references */
+	unsigned opens;
+	unsigned writers;     /* open for writing */
+	uint64_t nlookup;
+	uint32_t nlink;	      /* names that are not local; directories: 2 + subdirectories */
+	struct mf_attr attr;
+	MfDir *dir;	      /* DIR: its own (NULL until loaded); others: where its names are, or were */
+	MfDentry *names;
+	char *target;	      /* symlink */
+	GHashTable *xattrs;   /* name behind "user." -> GBytes */
+	MfMessage *message;
+	MfFile *file;
+	GArray *reaps;	      /* struct mf_reap: references to drop once nobody has it open */
+};
+
+struct MfDentry {
+	MfInode *inode;
+	MfDir *dir;
+	MfDentry *next_name; /* of the same inode */
+	uint64_t tag;	     /* the reference to a message's bytes that this name holds */
+	bool local;	     /* in a Maildir's tmp and not published: not in RADOS */
+	char key[];	     /* as in omap */
+};
+
+/* What RADOS holds under a key that was changed in memory. */
+enum mf_on_disk {
+	MF_ON_DISK_NO = 1,
+	MF_ON_DISK_YES,
+};
+
+struct mf_batch;
+
+struct MfShard {
+	MfDir *dir;
+	struct mf_shard_ref ref;
+	bool loaded;	/* record and `last' read, object stamped where needed */
+	bool complete;	/* every entry is in memory */
+	bool busy;	/* somebody reads it, or splits it: wait on cond */
+	bool blocked;	/* a rename out of here waits for its other half: no commit may start */
+	bool stamped;	/* the object carries our epoch */
+	bool gone;	/* its directory was removed */
+	uint64_t version;
+	char last[32];	/* xattr `last' as stored */
+	struct mf_shard_record rec;
+	GHashTable *dirty;	 /* key -> enum mf_on_disk */
+	GHashTable *values;	 /* reap, intent and gain keys -> GByteArray */
+	GHashTable *dirty_files; /* MfInode, pinned: bytes or attributes to be flushed with the next commit */
+	bool dirty_record;	 /* head: the directory's own record changed */
+	bool dirty_times;	 /* worth a commit only together with something else */
+	bool queued;		 /* in fs->dirty_shards */
+	int64_t dirty_since;	 /* monotonic us */
+	uint64_t seq;		 /* of the last change */
+	uint64_t seq_wanted;	 /* somebody waits for all up to here */
+	uint64_t seq_done;	 /* committed up to here */
+	unsigned failures;	 /* counts failed commits; the last one: */
+	uint64_t failed_seq;
+	int failed_error;
+	struct mf_batch *batch;	 /* in flight; at most one */
+	GCond cond;
+};
+
+struct MfDir {
+	MfFs *fs;
+	MfInode *inode; /* its own; not counted as a pin */
+	uint64_t parent;
+	bool created;	/* d.<ino> is in RADOS */
+	struct mf_lease lease;
+	MfInode *sub[MF_SPACES]; /* cur, new, tmp that live here; pinned; NULL where there is none */
+	uint32_t mtime_gen[MF_SPACES];
+	uint32_t next_shard;
+	GPtrArray *shards;   /* MfShard; [0] is the head */
+	GHashTable *entries; /* key -> MfDentry */
+	unsigned users;	     /* operations inside: do not evict */
+	unsigned n_local;
+	bool recovered; /* loaded, and what a crash left half done is finished */
+	GList lru; /* in fs->dir_lru */
+};
+
+struct MfFs {
+	MfPool *pool;
+	MfNode *node;
+	const struct mf_conf *conf;
+	struct mf_super super;
+	GMutex rename_lock; /* renames between two directories, one at a time */
+	GMutex lock;
+	GHashTable *inodes; /* uint64_t * in MfInode -> MfInode */
+	MfInode *root;	    /* pinned */
+	MfLockTable *locks;
+	GQueue dirty_shards; /* by dirty_since */
+	GQueue dir_lru;	     /* head: most recently used */
+	GQueue file_lru;     /* MfInode with loaded bytes of a plain file */
+	uint64_t n_dentries, n_dirs;
+	MfStripeCache *cache;
+	uint64_t file_bytes;  /* of plain files, in memory */
+	uint64_t write_bytes; /* of messages being written, in memory */
+	uint32_t next_counter, reserved;
+	bool reserving;
+	GHashTable *unnamed; /* MfInode whose number the window must cover */
+	bool full;	     /* the last write answered -ENOSPC */
+	bool stopping;
+	GCond flusher_cond, reserve_cond;
+	GThread *flusher;
+	GThread *sweeper;
+	GThreadPool *workers; /* blocking work: prerequisites of commits, reaping */
+	unsigned reaping;     /* jobs queued or running */
+	GCond reap_cond;
+	struct mf_pool_space space; /* protected by lock; statfs */
+	int64_t space_at;
+};
+
+/* time of a change, ns */
+int64_t mf_fs_now(void);
+
+/* Queues blocking work; @func runs without the lock. */
+typedef void (*mf_work_func)(MfFs *fs, void *arg);
+void mf_fs_work(MfFs *fs, mf_work_func func, void *arg);
+
+/* Latches -ENOSPC and success of writes. */
+int mf_fs_note(MfFs *fs, int result);

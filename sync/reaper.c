@@ -1,0 +1,286 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "sync/reaper.h"
+
+#include "store/refcount.h"
+#include "sync/commit.h"
+#include "sync/dir.h"
+#include "sync/file.h"
+#include "sync/inode.h"
+#include "sync/message.h"
+
+#include <errno.h>
+
+struct job {
+	struct mf_reap_record rec;
+	MfDir *dir; /* a user of it; NULL: there is no record to clear */
+	MfShard *shard;
+	char *key;
+};
+
+/* ---- removing objects; blocking, without the lock ---- */
+
+static int remove_object(MfFs *fs, enum mf_pool_which which, const char *oid)
+{
+	g_autoptr(MfWop) wop = mf_wop_new();
+
+	mf_wop_remove(wop);
+	mf_wop_full_force(wop);
+	int r = mf_pool_write(fs->pool, which, oid, wop);
+	return r == -ENOENT ? 0 : r;
+}
+
+static int remove_stripes(MfFs *fs, enum mf_pool_which which, char *(*name)(uint64_t, uint32_t), uint64_t ino,
+	uint64_t size, uint64_t stripe)
+{
+	int r = 0;
+
+	for (uint64_t k = (size + stripe - 1) / stripe; k > 1 && r == 0; k--) {
+		g_autofree char *oid = name(ino, k - 1);
+		r = remove_object(fs, which, oid);
+	}
+	return r;
+}
+
+/* Other names may share the bytes, so the stripes go only with the last reference. */
+static int remove_message(MfFs *fs, uint64_t ino, uint64_t tag, uint64_t size)
+{
+	g_autofree char *oid = mf_oid_message(ino, 0);
+	bool striped = size > MF_STRIPE_SIZE;
+	int r = 0;
+
+	if (striped) {
+		g_autoptr(MfRop) rop = mf_rop_new();
+		mf_refcount_read(rop);
+		r = mf_pool_read(fs->pool, MF_POOL_DATA, oid, rop);
+		int count = r == 0 ? mf_refcount_count(rop) : 0;
+		if (count < 0)
+			return count;
+		if (r < 0 && r != -ENOENT)
+			return r;
+		if (count <= 1)
+			r = remove_stripes(fs, MF_POOL_DATA, mf_oid_message, ino, size, MF_STRIPE_SIZE);
+		if (r < 0 && r != -ENOENT)
+			return r;
+	}
+	g_autoptr(MfWop) wop = mf_wop_new();
+	mf_wop_assert_exists(wop);
+	mf_refcount_put(wop, tag);
+	mf_wop_full_force(wop);
+	r = mf_pool_write(fs->pool, MF_POOL_DATA, oid, wop);
+	return r == -ENOENT ? 0 : r;
+}
+
+static int remove_dir(MfFs *fs, uint64_t ino)
+{
+	g_autofree char *oid = mf_oid_dir(ino, 0);
+	g_autoptr(MfRop) rop = mf_rop_new();
+	struct mf_dir_record rec;
+
+	mf_rop_xattrs(rop);
+	int r = mf_pool_read(fs->pool, MF_POOL_META, oid, rop);
+	if (r < 0)
+		return r == -ENOENT ? 0 : r;
+	GBytes *bytes = mf_rop_get_xattr(rop, MF_XATTR_RECORD);
+	if (bytes && mf_dir_record_decode(g_bytes_get_data(bytes, NULL), g_bytes_get_size(bytes), &rec) == 0) {
+		/* next_shard also covers one that a crash cut off before the map named it. */
+		for (uint32_t id = 1; id <= rec.next_shard && r == 0; id++) {
+			g_autofree char *shard = mf_oid_dir(ino, id);
+			if (rec.next_shard > 1)
+				r = remove_object(fs, MF_POOL_META, shard);
+		}
+		mf_dir_record_clear(&rec);
+	}
+	return r < 0 ? r : remove_object(fs, MF_POOL_META, oid);
+}
+
+int mf_reaper_remove(MfFs *fs, enum mf_kind kind, uint64_t ino, uint64_t tag, uint64_t size)
+{
+	switch (kind) {
+	case MF_KIND_DIR:
+		return remove_dir(fs, ino);
+	case MF_KIND_MESSAGE:
+		return remove_message(fs, ino, tag, size);
+	case MF_KIND_FILE: {
+		g_autofree char *oid = mf_oid_file(ino, 0);
+		int r = remove_stripes(fs, MF_POOL_META, mf_oid_file, ino, size, MF_FILE_STRIPE);
+		return r < 0 ? r : remove_object(fs, MF_POOL_META, oid);
+	}
+	case MF_KIND_SUBDIR:
+	case MF_KIND_SYMLINK:
+		return 0;
+	}
+	return 0;
+}
+
+/* ---- jobs ---- */
+
+static void run(MfFs *fs, void *arg)
+{
+	struct job *job = arg;
+	int r = mf_node_is_fenced(fs->node) ?
+			-ESHUTDOWN :
+			mf_reaper_remove(fs, job->rec.kind, job->rec.ino, job->rec.tag, job->rec.size);
+
+	g_mutex_lock(&fs->lock);
+	if (job->dir) {
+		/* On failure the record stays: the next load of the directory tries again. */
+		if (r == 0 && !job->shard->gone)
+			mf_dir_set_value(job->dir, job->shard, job->key, NULL);
+		mf_dir_put(job->dir);
+	}
+	fs->reaping--;
+	g_cond_broadcast(&fs->reap_cond);
+	g_mutex_unlock(&fs->lock);
+	g_free(job->key);
+	g_free(job);
+}
+
+static void start(MfFs *fs, const struct mf_reap_record *rec, MfShard *shard)
+{
+	struct job *job = g_new0(struct job, 1);
+
+	job->rec = *rec;
+	if (shard) {
+		job->dir = shard->dir;
+		job->dir->users++;
+		job->shard = shard;
+		job->key = mf_key_reap(rec->ino, rec->tag);
+	}
+	fs->reaping++;
+	mf_fs_work(fs, run, job);
+}
+
+/* Bytes that somebody can still reach: through a descriptor, or a name in tmp that holds no reference of its own. */
+static bool is_held(const MfInode *inode)
+{
+	return inode->opens > 0 || mf_inode_has_local_name(inode);
+}
+
+/* Stripes that may exist: of a file more than its size says, when it was cut and not flushed since. */
+static uint64_t extent_of(const MfInode *inode)
+{
+	return inode->kind == MF_KIND_FILE ? MAX(inode->attr.size, mf_file_extent(inode)) :
+		inode->kind == MF_KIND_MESSAGE ? MAX(inode->attr.size, mf_message_extent(inode)) : 0;
+}
+
+void mf_reaper_unlinked(MfShard *shard, MfInode *inode, uint64_t tag, bool on_disk, bool last)
+{
+	MfFs *fs = shard->dir->fs;
+
+	if (inode->kind == MF_KIND_SYMLINK || inode->kind == MF_KIND_SUBDIR)
+		return;
+	/* Plain files share their bytes among the names of one directory; only the last one takes them away. */
+	if (inode->kind == MF_KIND_FILE && !last)
+		return;
+	struct mf_reap_record rec = { inode->kind, inode->ino, tag, extent_of(inode) };
+	if (!on_disk) {
+		/* No commit ever named it; a crash leaves it to the sweep of unnamed numbers. */
+		bool stored = inode->kind == MF_KIND_MESSAGE ? mf_message_is_stored(inode) :
+			      inode->kind == MF_KIND_FILE    ? mf_file_is_stored(inode) :
+							       inode->dir && inode->dir->created;
+		if (!last || !stored)
+			return;
+	} else {
+		g_autoptr(GByteArray) bytes = NULL;
+		g_autofree char *key = mf_key_reap(inode->ino, tag);
+		if (mf_reap_encode(&rec, &bytes) == 0)
+			mf_dir_set_value(shard->dir, shard, key, g_steal_pointer(&bytes));
+	}
+	if (is_held(inode)) {
+		if (!inode->reaps)
+			inode->reaps = g_array_new(false, false, sizeof(struct mf_reap));
+		struct mf_reap reap = { rec, on_disk ? shard->dir->inode->ino : 0 };
+		g_array_append_val(inode->reaps, reap);
+	} else if (!on_disk) {
+		start(fs, &rec, NULL);
+	}
+	/* Else: when the record is committed. */
+}
+
+void mf_reaper_put(MfFs *fs, const MfInode *message, uint64_t tag)
+{
+	struct mf_reap_record rec = { MF_KIND_MESSAGE, message->ino, tag, extent_of(message) };
+
+	start(fs, &rec, NULL);
+}
+
+void mf_reaper_committed(MfShard *shard, const char *key)
+{
+	MfFs *fs = shard->dir->fs;
+	GByteArray *value = g_hash_table_lookup(shard->values, key);
+	struct mf_reap_record rec;
+
+	if (!value || mf_reap_decode(value->data, value->len, &rec) < 0)
+		return;
+	MfInode *inode = mf_inode_find(fs, rec.ino);
+	if (inode && inode->reaps && is_held(inode))
+		return; /* mf_reaper_closed() comes back to it */
+	start(fs, &rec, shard);
+}
+
+void mf_reaper_closed(MfFs *fs, MfInode *inode)
+{
+	g_autoptr(GArray) reaps = NULL;
+
+	if (!inode->reaps || is_held(inode))
+		return;
+	reaps = g_steal_pointer(&inode->reaps);
+	for (unsigned i = 0; i < reaps->len; i++) {
+		struct mf_reap *reap = &g_array_index(reaps, struct mf_reap, i);
+		MfInode *dir_inode = reap->dir ? mf_inode_find(fs, reap->dir) : NULL;
+
+		if (!reap->dir) {
+			reap->rec.size = MAX(reap->rec.size, extent_of(inode)); /* written to since */
+			start(fs, &reap->rec, NULL);
+			continue;
+		}
+		/* A directory that left memory finds the record when it is loaded again. */
+		if (!dir_inode || !dir_inode->dir)
+			continue;
+		MfDir *dir = dir_inode->dir;
+		g_autofree char *key = mf_key_reap(reap->rec.ino, reap->rec.tag);
+		for (unsigned s = 0; s < dir->shards->len; s++) {
+			MfShard *shard = dir->shards->pdata[s];
+			if (!g_hash_table_contains(shard->values, key))
+				continue;
+			/* Not committed yet: the end of that commit starts the job. */
+			if (g_hash_table_contains(shard->dirty, key) || mf_batch_has_key(shard->batch, key))
+				continue;
+			reap->rec.size = MAX(reap->rec.size, extent_of(inode));
+			start(fs, &reap->rec, shard);
+		}
+	}
+}
+
+void mf_reaper_recover(MfShard *shard, GArray *kvs)
+{
+	MfFs *fs = shard->dir->fs;
+
+	for (unsigned i = 0; i < kvs->len; i++) {
+		struct mf_kv *kv = &g_array_index(kvs, struct mf_kv, i);
+		struct mf_reap_record rec;
+		gsize len;
+		const void *data = g_bytes_get_data(kv->value, &len);
+
+		if (mf_reap_decode(data, len, &rec) < 0)
+			continue;
+		if (g_hash_table_contains(shard->values, kv->key))
+			continue;
+		g_hash_table_insert(shard->values, g_strdup(kv->key), g_byte_array_append(g_byte_array_new(), data, len));
+		MfInode *inode = mf_inode_find(fs, rec.ino);
+		if (inode && is_held(inode)) {
+			if (!inode->reaps)
+				inode->reaps = g_array_new(false, false, sizeof(struct mf_reap));
+			struct mf_reap reap = { rec, shard->dir->inode->ino };
+			g_array_append_val(inode->reaps, reap);
+			continue;
+		}
+		start(fs, &rec, shard);
+	}
+}
+
+void mf_reaper_drain(MfFs *fs)
+{
+	while (fs->reaping > 0)
+		g_cond_wait(&fs->reap_cond, &fs->lock);
+}

@@ -1,0 +1,25 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* sync/reaper.h - deleting bytes whose name is gone, without a leak and not while somebody reads them.
+ *
+ * Model:   the commit that drops a name records the inode in the to-delete list of the same object (omap x/). Once that
+ *          is in RADOS and nobody has the inode open, the bytes go, then the record. Whoever loads a directory after a
+ *          crash does what is left.
+ */
+#pragma once
+
+#include "sync/model.h"
+
+/* A name of @inode, with reference @tag, was taken from @shard just now; @on_disk: RADOS knew it. @last: no name is left. */
+void mf_reaper_unlinked(MfShard *shard, MfInode *inode, uint64_t tag, bool on_disk, bool last);
+/* Gives back a reference that no name holds. */
+void mf_reaper_put(MfFs *fs, const MfInode *message, uint64_t tag);
+/* The record under @key is in RADOS. */
+void mf_reaper_committed(MfShard *shard, const char *key);
+/* The inode was closed, or lost its last local name. */
+void mf_reaper_closed(MfFs *fs, MfInode *inode);
+/* Records found when the shard was loaded. */
+void mf_reaper_recover(MfShard *shard, GArray *kvs);
+/* Removes the objects of an inode that nothing leads to. Blocking, without the lock. */
+int mf_reaper_remove(MfFs *fs, enum mf_kind kind, uint64_t ino, uint64_t tag, uint64_t size);
+/* Waits until all that is queued is done. */
+void mf_reaper_drain(MfFs *fs);

@@ -1,0 +1,665 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "sync/rename.h"
+
+#include "sync/attr.h"
+#include "sync/commit.h"
+#include "sync/dir.h"
+#include "sync/file.h"
+#include "sync/inode.h"
+#include "sync/message.h"
+#include "sync/name.h"
+#include "sync/reaper.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+
+struct op {
+	MfFs *fs;
+	struct mf_parent src, dst;
+	const char *src_name, *dst_name;
+	char *src_key, *dst_key;
+	unsigned flags;
+	MfDentry *from, *to; /* as found last; to may be NULL */
+};
+
+/* ---- may it be ---- */
+
+/* What may lie where: messages only in the message spaces of Maildirs, plain files elsewhere. */
+static int check_place(const MfInode *inode, const struct mf_parent *at, const struct mf_parent *to)
+{
+	bool messages = mf_dir_holds_messages(to->dir, to->space);
+
+	switch (inode->kind) {
+	case MF_KIND_MESSAGE:
+		return messages ? 0 : -EXDEV;
+	case MF_KIND_FILE:
+		if (!messages)
+			/* Names of one file share the object of their directory. */
+			return inode->linked && at->dir != to->dir ? -EXDEV : 0;
+		/* One that was there before its directory became a Maildir may move within it. */
+		return at->dir == to->dir && at->space != MF_SPACE_SELF && to->space != MF_SPACE_TMP ? 0 : -EXDEV;
+	case MF_KIND_SUBDIR:
+		return -EXDEV;
+	case MF_KIND_DIR:
+	case MF_KIND_SYMLINK:
+		return messages && to->space == MF_SPACE_TMP ? -EOPNOTSUPP : 0;
+	}
+	return -EXDEV;
+}
+
+static int find_both(struct op *op)
+{
+	int r = mf_dir_find(op->src.dir, op->src.space, op->src_name, &op->from);
+
+	if (r < 0)
+		return r;
+	r = mf_dir_find(op->dst.dir, op->dst.space, op->dst_name, &op->to);
+	if (r < 0 && r != -ENOENT)
+		return r;
+	if (r == -ENOENT)
+		op->to = NULL;
+	/* The second look may have waited. */
+	op->from = mf_dir_peek(op->src.dir, op->src_key);
+	return op->from ? 0 : -ENOENT;
+}
+
+static int check(struct op *op)
+{
+	MfInode *from = op->from->inode, *to = op->to ? op->to->inode : NULL;
+	int r;
+
+	if (op->src.inode->removed || op->dst.inode->removed)
+		return -ENOENT;
+	if (to && op->flags & RENAME_NOREPLACE)
+		return -EEXIST;
+	if (!to && op->flags & RENAME_EXCHANGE)
+		return -ENOENT;
+	r = check_place(from, &op->src, &op->dst);
+	if (r < 0)
+		return r;
+	if (!to)
+		return 0;
+	if (op->flags & RENAME_EXCHANGE)
+		return check_place(to, &op->dst, &op->src);
+	if (mf_inode_is_dir(from) && !mf_inode_is_dir(to))
+		return -ENOTDIR;
+	if (!mf_inode_is_dir(from) && mf_inode_is_dir(to))
+		return -EISDIR;
+	return to->kind == MF_KIND_SUBDIR ? -EXDEV : 0;
+}
+
+/* ---- doing it in memory ---- */
+
+static void touched(MfInode *inode)
+{
+	if (!inode->attr_loaded)
+		return;
+	inode->attr.ctime = MAX(mf_fs_now(), inode->attr.ctime + 1);
+	mf_attr_changed(inode);
+}
+
+static void new_parent(MfInode *inode, MfDir *dir)
+{
+	if (inode->kind != MF_KIND_DIR || !inode->dir || inode->dir->parent == dir->inode->ino)
+		return;
+	inode->dir->parent = dir->inode->ino;
+	mf_dir_dirty_record(inode->dir);
+}
+
+static void move_name(MfDir *from_dir, MfDentry *from, MfDir *to_dir, const char *key, bool local, uint64_t tag)
+{
+	MfInode *inode = mf_inode_pin(from->inode);
+
+	mf_dir_remove(from_dir, from);
+	mf_dir_add(to_dir, key, inode, local, tag);
+	if (!local)
+		mf_dir_dirty(to_dir, key, false);
+	new_parent(inode, to_dir);
+	touched(inode);
+	mf_inode_unpin(from_dir->fs, inode);
+}
+
+static void exchange(struct op *op)
+{
+	MfInode *a = mf_inode_pin(op->from->inode), *b = mf_inode_pin(op->to->inode);
+	uint64_t a_tag = op->from->tag, b_tag = op->to->tag;
+	bool a_local = op->from->local, b_local = op->to->local;
+
+	mf_dir_remove(op->src.dir, op->from);
+	mf_dir_remove(op->dst.dir, op->to);
+	mf_dir_add(op->src.dir, op->src_key, b, b_local, b_tag);
+	mf_dir_add(op->dst.dir, op->dst_key, a, a_local, a_tag);
+	if (!b_local)
+		mf_dir_dirty(op->src.dir, op->src_key, false);
+	if (!a_local)
+		mf_dir_dirty(op->dst.dir, op->dst_key, false);
+	new_parent(a, op->dst.dir);
+	new_parent(b, op->src.dir);
+	touched(a);
+	touched(b);
+	mf_inode_unpin(op->fs, a);
+	mf_inode_unpin(op->fs, b);
+}
+
+/* @tag: the reference that the new name holds. */
+static void apply(struct op *op, bool local, uint64_t tag)
+{
+	MfInode *inode = mf_inode_pin(op->from->inode);
+	bool publish = inode->kind == MF_KIND_MESSAGE && !inode->published && !local;
+
+	mf_dir_touch(op->src.dir, op->src_key);
+	mf_dir_touch(op->dst.dir, op->dst_key);
+	if (op->flags & RENAME_EXCHANGE) {
+		exchange(op);
+	} else {
+		if (op->to && mf_inode_is_dir(op->to->inode))
+			mf_name_drop_dir(op->dst.dir, op->to);
+		else if (op->to)
+			mf_name_drop(op->dst.dir, op->to);
+		move_name(op->src.dir, op->from, op->dst.dir, op->dst_key, local, tag);
+	}
+	if (publish)
+		mf_name_publish(op->fs, inode);
+	mf_inode_unpin(op->fs, inode);
+}
+
+/* ---- one object ---- */
+
+/* Out of tmp, or within one object. */
+static int rename_one(struct op *op)
+{
+	MfInode *inode = op->from->inode;
+	bool local = op->from->local && mf_dir_holds_messages(op->dst.dir, op->dst.space) &&
+		     op->dst.space == MF_SPACE_TMP;
+	bool publish = op->from->local && !local;
+	uint64_t tag = op->from->tag;
+	int r = 0;
+
+	if (publish && inode->published) {
+		/* A link(2) of a published message into tmp gets its own reference now. */
+		mf_inode_pin(inode);
+		r = mf_name_reference(op->fs, inode, &tag);
+		mf_inode_unpin(op->fs, inode);
+		if (r == 0)
+			r = find_both(op);
+		if (r == 0 && op->from->inode != inode)
+			r = -ENOENT;
+		if (r == 0)
+			r = check(op);
+		if (r < 0) {
+			if (tag != 0)
+				mf_reaper_put(op->fs, inode, tag);
+			return r;
+		}
+	}
+	apply(op, local, tag);
+	if (!publish)
+		return 0;
+	MfShard *shard = mf_dir_shard(op->dst.dir, op->dst_key);
+	if (op->fs->conf->sync_rename) {
+		r = mf_commit_wait_key(op->dst.dir, op->dst_key);
+		return r < 0 ? r : mf_commit_ancestors(op->dst.dir);
+	}
+	/* Starts at once; fsync of the file or the directory waits for it. */
+	shard->seq_wanted = shard->seq;
+	mf_commit_start(shard);
+	return 0;
+}
+
+/* ---- two objects ---- */
+
+/* The end of a rename between two objects: the loss follows the gain, the marker goes last. */
+struct tail {
+	MfShard *src_shard, *src_head, *dst_shard; /* with a user on each directory */
+	MfInode *child;				   /* pinned; a directory whose parent changed, or NULL */
+	char *intent_key, *gain_key;
+	bool gained;
+};
+
+static void finish_tail(MfFs *fs, void *arg)
+{
+	struct tail *tail = arg;
+	int r = 0;
+
+	g_mutex_lock(&fs->lock);
+	while (!tail->gained) {
+		r = mf_commit_wait(tail->dst_shard);
+		tail->gained = r == 0;
+		if (r < 0 && (mf_node_is_fenced(fs->node) || fs->stopping))
+			break;
+	}
+	if (r == 0 && tail->child && tail->child->dir)
+		r = mf_commit_wait(tail->child->dir->shards->pdata[0]);
+	tail->src_shard->blocked = false;
+	if (r == 0) {
+		mf_dir_set_value(tail->src_head->dir, tail->src_head, tail->intent_key, NULL);
+		r = mf_commit_wait(tail->src_shard);
+		if (r == 0 && tail->src_head != tail->src_shard)
+			r = mf_commit_wait(tail->src_head);
+	}
+	if (r == 0 && !tail->dst_shard->gone)
+		mf_dir_set_value(tail->dst_shard->dir, tail->dst_shard, tail->gain_key, NULL);
+	g_cond_broadcast(&tail->src_shard->cond);
+	g_cond_broadcast(&tail->dst_shard->cond);
+	mf_dir_put(tail->src_shard->dir);
+	mf_dir_put(tail->dst_shard->dir);
+	if (tail->child)
+		mf_inode_unpin(fs, tail->child);
+	fs->reaping--;
+	g_cond_broadcast(&fs->reap_cond);
+	g_mutex_unlock(&fs->lock);
+	g_free(tail->intent_key);
+	g_free(tail->gain_key);
+	g_free(tail);
+}
+
+/* No sweep after a crash may take it for an orphan of the directory that it came from. */
+static int mark_moved(MfFs *fs, MfInode *inode)
+{
+	int r = 0;
+
+	switch (inode->kind) {
+	case MF_KIND_MESSAGE:
+		r = mf_message_flush(fs, inode);
+		return r < 0 ? r : mf_message_mark(fs, inode, 0);
+	case MF_KIND_FILE:
+		r = mf_file_flush(fs, inode);
+		break;
+	case MF_KIND_DIR: {
+		enum mf_space space;
+		MfDir *dir;
+		r = mf_dir_get(fs, inode, &dir, &space);
+		if (r < 0)
+			return r;
+		if (!dir->created)
+			r = mf_commit_wait(dir->shards->pdata[0]);
+		mf_dir_put(dir);
+		break;
+	}
+	case MF_KIND_SUBDIR:
+	case MF_KIND_SYMLINK:
+		return 0;
+	}
+	if (r < 0)
+		return r;
+	g_autofree char *oid =
+		inode->kind == MF_KIND_FILE ? mf_oid_file(inode->ino, 0) : mf_oid_dir(inode->ino, 0);
+	g_autoptr(MfWop) wop = mf_wop_new();
+	mf_wop_assert_exists(wop);
+	mf_wop_setxattr(wop, MF_XATTR_PUBLISHED, "1", 1);
+	g_mutex_unlock(&fs->lock);
+	r = mf_pool_write(fs->pool, MF_POOL_META, oid, wop);
+	g_mutex_lock(&fs->lock);
+	return r;
+}
+
+static int encode_intent(struct op *op, GByteArray **ret)
+{
+	struct mf_intent_record rec = {
+		.ino = op->from->inode->ino,
+		.dst_dir = op->dst.dir->inode->ino,
+		.src_key = op->src_key,
+		.dst_key = op->dst_key,
+	};
+	g_autoptr(GByteArray) after = NULL;
+	g_autoptr(GBytes) after_bytes = NULL;
+	int r = 0;
+
+	if (op->flags & RENAME_EXCHANGE) {
+		MfInode *to = op->to->inode;
+		struct mf_dirent_record dirent = {
+			.kind = to->kind,
+			.flags = to->linked ? MF_DIRENT_LINKED : 0,
+			.ino = to->ino,
+			.tag = op->to->tag,
+			.attr = to->attr,
+			.target = to->target,
+		};
+		r = mf_dirent_encode(&dirent, &after);
+		if (r < 0)
+			return r;
+		after_bytes = g_bytes_new(after->data, after->len);
+		rec.after = after_bytes;
+	}
+	return mf_intent_encode(&rec, ret);
+}
+
+/* Called with rename_lock: one at a time, so two of them cannot wait for each other's directories. */
+static int rename_two(struct op *op)
+{
+	MfFs *fs = op->fs;
+	MfInode *inode = mf_inode_pin(op->from->inode);
+	MfInode *other = op->to && op->flags & RENAME_EXCHANGE ? mf_inode_pin(op->to->inode) : NULL;
+	MfShard *src_head = op->src.dir->shards->pdata[0];
+	g_autoptr(GByteArray) intent = NULL;
+	g_autofree char *intent_key = NULL, *gain_key = NULL;
+	uint64_t id;
+	int r = mark_moved(fs, inode);
+
+	if (r == 0 && other)
+		r = mark_moved(fs, other);
+	if (r == 0)
+		r = mf_inode_number(fs, &id);
+	if (r == 0)
+		r = find_both(op);
+	if (r == 0 && (op->from->inode != inode || (other && (!op->to || op->to->inode != other))))
+		r = -ENOENT;
+	if (r == 0)
+		r = check(op);
+	if (r == 0)
+		r = encode_intent(op, &intent);
+	if (r < 0)
+		goto out;
+	intent_key = mf_key_number(MF_KEY_INTENT, id);
+	gain_key = mf_key_number(MF_KEY_GAIN, id);
+	mf_dir_set_value(op->src.dir, src_head, intent_key, g_byte_array_ref(intent));
+	r = mf_commit_wait(src_head);
+	if (r == 0)
+		r = mf_commit_wait_key(op->src.dir, op->src_key);
+	if (r == 0)
+		r = find_both(op);
+	if (r == 0 && (op->from->inode != inode || (other && (!op->to || op->to->inode != other))))
+		r = -ENOENT;
+	if (r == 0)
+		r = check(op);
+	if (r < 0) {
+		mf_dir_set_value(op->src.dir, src_head, intent_key, NULL);
+		goto out;
+	}
+	struct tail *tail = g_new0(struct tail, 1);
+	tail->src_head = src_head;
+	tail->src_shard = mf_dir_shard(op->src.dir, op->src_key);
+	tail->dst_shard = mf_dir_shard(op->dst.dir, op->dst_key);
+	tail->intent_key = g_steal_pointer(&intent_key);
+	tail->gain_key = g_steal_pointer(&gain_key);
+	tail->child = inode->kind == MF_KIND_DIR ? mf_inode_pin(inode) : NULL;
+	op->src.dir->users++;
+	op->dst.dir->users++;
+	tail->src_shard->blocked = true;
+	mf_dir_set_value(op->dst.dir, tail->dst_shard, tail->gain_key,
+		g_byte_array_append(g_byte_array_new(), (const guint8 *)"1", 1));
+	apply(op, false, op->from->tag);
+	r = mf_commit_wait(tail->dst_shard);
+	tail->gained = r == 0;
+	fs->reaping++;
+	mf_fs_work(fs, finish_tail, tail);
+out:
+	mf_inode_unpin(fs, inode);
+	if (other)
+		mf_inode_unpin(fs, other);
+	return r;
+}
+
+int mf_rename_settle(MfDir *dir)
+{
+	MfFs *fs = dir->fs;
+
+	for (unsigned i = 0; i < dir->shards->len; i++) {
+		MfShard *shard = dir->shards->pdata[i];
+		GHashTableIter iter;
+		gpointer key;
+		bool found;
+
+		do {
+			found = false;
+			g_hash_table_iter_init(&iter, shard->values);
+			while (g_hash_table_iter_next(&iter, &key, NULL))
+				found |= g_str_has_prefix(key, MF_KEY_GAIN);
+			if (found)
+				g_cond_wait(&shard->cond, &fs->lock);
+		} while (found && !mf_node_is_fenced(fs->node));
+	}
+	return 0;
+}
+
+/* ---- rename(2) ---- */
+
+static int run(struct op *op, bool *ret_two)
+{
+	for (;;) {
+		int r = find_both(op);
+		if (r < 0)
+			return r;
+		if (op->to && op->to->inode == op->from->inode)
+			return 0; /* two names of one file: POSIX wants nothing done */
+		r = check(op);
+		if (r < 0)
+			return r;
+		MfInode *from = mf_inode_pin(op->from->inode);
+		uint64_t to_ino = op->to ? op->to->inode->ino : 0;
+		r = mf_attr_load(op->fs, from);
+		if (r == 0 && to_ino) {
+			MfInode *to = mf_inode_find(op->fs, to_ino);
+			if (to) {
+				mf_inode_pin(to);
+				r = mf_attr_load(op->fs, to);
+				op->to = mf_dir_peek(op->dst.dir, op->dst_key);
+				if (r == 0 && op->to && mf_inode_is_dir(to) && !(op->flags & RENAME_EXCHANGE))
+					r = mf_name_check_rmdir(op->dst.dir, op->to);
+				mf_inode_unpin(op->fs, to);
+			}
+		}
+		/* All of that may have waited: everything as it was? */
+		MfDentry *now_from = mf_dir_peek(op->src.dir, op->src_key);
+		MfDentry *now_to = mf_dir_peek(op->dst.dir, op->dst_key);
+		bool same = now_from && now_from->inode == from && (now_to ? now_to->inode->ino : 0) == to_ino;
+		mf_inode_unpin(op->fs, from);
+		if (r < 0)
+			return r;
+		if (!same)
+			continue;
+		op->from = now_from;
+		op->to = now_to;
+		bool local = op->from->local || (op->flags & RENAME_EXCHANGE && op->to->local);
+		if (local && op->flags & RENAME_EXCHANGE && !(op->from->local && op->to->local))
+			return -EOPNOTSUPP;
+		if (local || mf_dir_shard(op->src.dir, op->src_key) == mf_dir_shard(op->dst.dir, op->dst_key))
+			return rename_one(op);
+		*ret_two = true;
+		return 0;
+	}
+}
+
+int mf_fs_rename(
+	MfFs *fs, uint64_t parent, const char *name, uint64_t new_parent, const char *new_name, unsigned flags)
+{
+	struct op op = { .fs = fs, .src_name = name, .dst_name = new_name, .flags = flags };
+	bool two = false;
+	int r = mf_name_check(name);
+
+	if (r == 0)
+		r = mf_name_check(new_name);
+	if (r < 0)
+		return r;
+	if (flags & ~(RENAME_NOREPLACE | RENAME_EXCHANGE))
+		return -EINVAL;
+	g_mutex_lock(&fs->lock);
+	r = mf_name_enter(fs, parent, &op.src);
+	if (r < 0)
+		goto out;
+	r = mf_name_enter(fs, new_parent, &op.dst);
+	if (r < 0) {
+		mf_name_leave(fs, &op.src);
+		goto out;
+	}
+	op.src_key = mf_key_entry(op.src.space, name);
+	op.dst_key = mf_key_entry(op.dst.space, new_name);
+	r = run(&op, &two);
+	if (two) {
+		/* Ranks before the other locks; the look around is done again under it. */
+		g_mutex_unlock(&fs->lock);
+		g_mutex_lock(&fs->rename_lock);
+		g_mutex_lock(&fs->lock);
+		two = false;
+		r = run(&op, &two);
+		if (two)
+			r = rename_two(&op);
+		g_mutex_unlock(&fs->rename_lock);
+	}
+	mf_name_leave(fs, &op.dst);
+	mf_name_leave(fs, &op.src);
+	g_free(op.src_key);
+	g_free(op.dst_key);
+out:
+	g_mutex_unlock(&fs->lock);
+	return r;
+}
+
+/* ---- after a crash ---- */
+
+/* Which object of the destination holds the marker; the lease of the destination is made ours first, so that no gain of
+ * the dead node can still arrive. 1 found, 0 not, or an error. Without the lock. */
+static int find_gain(MfFs *fs, const struct mf_intent_record *rec, const char *gain_key, char **ret_oid)
+{
+	g_autoptr(MfRop) head = NULL;
+	struct mf_lease lease;
+	struct mf_dir_record dir;
+	int r = mf_dir_secure(fs, rec->dst_dir, gain_key, &head, &lease);
+
+	if (r < 0)
+		return r == -ENOENT ? 0 : r;
+	if (mf_rop_get_key(head, gain_key)) {
+		*ret_oid = mf_oid_dir(rec->dst_dir, 0);
+		return 1;
+	}
+	GBytes *bytes = mf_rop_get_xattr(head, MF_XATTR_RECORD);
+	if (!bytes || mf_dir_record_decode(g_bytes_get_data(bytes, NULL), g_bytes_get_size(bytes), &dir) < 0)
+		return -EIO;
+	r = 0;
+	for (unsigned i = 0; i < dir.shards->len && r == 0; i++) {
+		uint32_t id = g_array_index(dir.shards, struct mf_shard_ref, i).id;
+		g_autofree char *oid = mf_oid_dir(rec->dst_dir, id);
+		g_autoptr(MfWop) wop = mf_wop_new();
+		g_autoptr(MfRop) rop = mf_rop_new();
+		if (id == 0)
+			continue;
+		mf_lease_guard(wop, &lease, true);
+		mf_wop_full_force(wop);
+		r = mf_pool_write(fs->pool, MF_POOL_META, oid, wop);
+		mf_rop_omap_key(rop, gain_key);
+		if (r == 0)
+			r = mf_pool_read(fs->pool, MF_POOL_META, oid, rop);
+		if (r == 0 && mf_rop_get_key(rop, gain_key)) {
+			*ret_oid = g_steal_pointer(&oid);
+			r = 1;
+		}
+	}
+	mf_dir_record_clear(&dir);
+	return r;
+}
+
+/* Once the source has committed its loss, the marker has served. */
+struct marker {
+	MfDir *dir; /* the source, with a user */
+	char *oid, *key;
+};
+
+static void drop_marker(MfFs *fs, void *arg)
+{
+	struct marker *marker = arg;
+	int r = 0;
+
+	g_mutex_lock(&fs->lock);
+	for (unsigned i = 0; i < marker->dir->shards->len && r == 0; i++)
+		r = mf_commit_wait(marker->dir->shards->pdata[i]);
+	g_mutex_unlock(&fs->lock);
+	if (r == 0) {
+		g_autoptr(MfWop) wop = mf_wop_new();
+		mf_wop_assert_exists(wop);
+		mf_wop_omap_rm(wop, marker->key);
+		mf_wop_full_force(wop);
+		mf_pool_write(fs->pool, MF_POOL_META, marker->oid, wop);
+	}
+	g_mutex_lock(&fs->lock);
+	mf_dir_put(marker->dir);
+	fs->reaping--;
+	g_cond_broadcast(&fs->reap_cond);
+	g_mutex_unlock(&fs->lock);
+	g_free(marker->oid);
+	g_free(marker->key);
+	g_free(marker);
+}
+
+static int finish_loss(MfDir *dir, const struct mf_intent_record *rec)
+{
+	MfFs *fs = dir->fs;
+	enum mf_space space = MF_SPACE_SELF;
+	MfDentry *dentry;
+
+	mf_key_is_entry(rec->src_key, &space);
+	int r = mf_dir_find(dir, space, rec->src_key + MF_KEY_PREFIX, &dentry);
+	if (r == -ENOENT || (r == 0 && dentry->inode->ino != rec->ino))
+		return 0;
+	if (r < 0)
+		return r;
+	MfInode *inode = mf_inode_pin(dentry->inode);
+	mf_dir_remove(dir, dentry);
+	mf_dir_touch(dir, rec->src_key);
+	if (rec->after) {
+		struct mf_dirent_record after;
+		r = mf_dirent_decode(g_bytes_get_data(rec->after, NULL), g_bytes_get_size(rec->after), &after);
+		if (r == 0) {
+			mf_name_add_record(dir, rec->src_key, &after);
+			mf_dirent_clear(&after);
+		}
+	}
+	if (r == 0 && inode->kind == MF_KIND_DIR) {
+		enum mf_space child_space;
+		MfDir *child;
+		r = mf_dir_get(fs, inode, &child, &child_space);
+		if (r == 0) {
+			child->parent = rec->dst_dir;
+			mf_dir_dirty_record(child);
+			mf_dir_put(child);
+		}
+	}
+	mf_inode_unpin(fs, inode);
+	return r;
+}
+
+static int recover_one(MfDir *dir, const struct mf_kv *kv)
+{
+	MfFs *fs = dir->fs;
+	MfShard *head = dir->shards->pdata[0];
+	struct mf_intent_record rec;
+	char *oid = NULL;
+	uint64_t id;
+	gsize len;
+	const void *data = g_bytes_get_data(kv->value, &len);
+
+	if (!mf_key_parse_number(kv->key, MF_KEY_INTENT, &id) || mf_intent_decode(data, len, &rec) < 0)
+		return -EIO;
+	g_hash_table_insert(head->values, g_strdup(kv->key), g_byte_array_append(g_byte_array_new(), data, len));
+	g_autofree char *gain_key = mf_key_number(MF_KEY_GAIN, id);
+	g_mutex_unlock(&fs->lock);
+	int r = find_gain(fs, &rec, gain_key, &oid);
+	g_mutex_lock(&fs->lock);
+	if (r == 1) {
+		r = finish_loss(dir, &rec);
+		if (r == 0) {
+			struct marker *marker = g_new0(struct marker, 1);
+			marker->dir = dir;
+			dir->users++;
+			marker->oid = g_steal_pointer(&oid);
+			marker->key = g_steal_pointer(&gain_key);
+			fs->reaping++;
+			mf_fs_work(fs, drop_marker, marker);
+		}
+	}
+	if (r == 0)
+		mf_dir_set_value(dir, head, kv->key, NULL);
+	g_free(oid);
+	mf_intent_clear(&rec);
+	return r;
+}
+
+int mf_rename_recover(MfDir *dir, GArray *kvs)
+{
+	int r = 0;
+
+	for (unsigned i = 0; i < kvs->len && r == 0; i++)
+		r = recover_one(dir, &g_array_index(kvs, struct mf_kv, i));
+	return r;
+}

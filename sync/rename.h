@@ -1,0 +1,15 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* sync/rename.h - rename(2), also between two objects.
+ *
+ * Model:   within one object a rename is one commit. Between two: an intent in the source's head; then the gain in the
+ *          destination, which carries a marker; then the loss in the source, which clears the intent; then the marker
+ *          goes. Whoever loads a directory with an intent finishes it if the marker is there and drops it if not.
+ */
+#pragma once
+
+#include "sync/model.h"
+
+/* Finishes what a crash left half done. May wait. */
+int mf_rename_recover(MfDir *dir, GArray *kvs);
+/* Waits until no rename into @dir needs it any more, so that it may be removed. */
+int mf_rename_settle(MfDir *dir);

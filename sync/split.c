@@ -1,0 +1,229 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "sync/split.h"
+
+#include "sync/commit.h"
+#include "sync/dir.h"
+#include "sync/inode.h"
+
+#include <errno.h>
+#include <string.h>
+
+#define DEPTH_MAX 16u
+#define PAGE 1000u /* keys in one operation */
+
+/* Does this key belong to the upper half of @shard? */
+static bool moves(const MfShard *shard, const char *key)
+{
+	enum mf_space space;
+
+	return mf_key_is_entry(key, &space) &&
+	       (mf_name_hash(key + MF_KEY_PREFIX) & ((1u << shard->ref.depth) - 1)) == shard->ref.prefix &&
+	       mf_name_hash(key + MF_KEY_PREFIX) >> shard->ref.depth & 1;
+}
+
+/* Copies the upper half into the object of @to. What a copy that died left there is overwritten. */
+static int copy(MfFs *fs, MfShard *from, MfShard *to, GPtrArray *moved)
+{
+	uint64_t ino = from->dir->inode->ino;
+	g_autofree char *from_oid = mf_oid_dir(ino, from->ref.id), *to_oid = mf_oid_dir(ino, to->ref.id);
+	g_autofree char *after = g_strdup("");
+	g_autoptr(MfWop) create = mf_wop_new();
+	g_autoptr(GByteArray) record = NULL;
+	int r = mf_commit_new_object(to, create, to->last);
+
+	if (r == 0)
+		r = mf_shard_record_encode(&to->rec, &record);
+	if (r < 0)
+		return r;
+	mf_wop_setxattr(create, MF_XATTR_SHARD, record->data, record->len);
+	r = mf_pool_write(fs->pool, MF_POOL_META, to_oid, create);
+	if (r == -EEXIST) {
+		/* Of a copy that died; no map leads to it. */
+		g_autoptr(MfWop) wop = mf_wop_new();
+		mf_wop_remove(wop);
+		r = mf_pool_write(fs->pool, MF_POOL_META, to_oid, wop);
+		if (r == 0)
+			r = mf_pool_write(fs->pool, MF_POOL_META, to_oid, create);
+	}
+	if (r < 0)
+		return r;
+	to->version++;
+	for (bool more = true; more && r == 0;) {
+		g_autoptr(MfRop) rop = mf_rop_new();
+		g_autoptr(MfWop) wop = mf_wop_new();
+		bool any = false;
+
+		mf_rop_omap_range(rop, after, "", PAGE);
+		r = mf_pool_read(fs->pool, MF_POOL_META, from_oid, rop);
+		if (r < 0)
+			break;
+		GArray *kvs = mf_rop_get_range(rop, 0, &more);
+		for (unsigned i = 0; i < kvs->len; i++) {
+			struct mf_kv *kv = &g_array_index(kvs, struct mf_kv, i);
+			gsize len;
+			const void *value = g_bytes_get_data(kv->value, &len);
+			if (moves(from, kv->key)) {
+				mf_wop_omap_set(wop, kv->key, value, len);
+				g_ptr_array_add(moved, g_strdup(kv->key));
+				any = true;
+			}
+			if (i + 1 == kvs->len) {
+				g_free(after);
+				after = g_strdup(kv->key);
+			}
+		}
+		if (any)
+			r = mf_pool_write(fs->pool, MF_POOL_META, to_oid, wop);
+	}
+	return r;
+}
+
+/* The old object still has what moved: readers ignore it, the space need not wait. */
+static void remove_moved(MfFs *fs, MfShard *from, GPtrArray *moved)
+{
+	g_autofree char *oid = mf_oid_dir(from->dir->inode->ino, from->ref.id);
+
+	for (unsigned i = 0; i < moved->len;) {
+		g_autoptr(MfWop) wop = mf_wop_new();
+		mf_lease_guard(wop, &from->dir->lease, false);
+		mf_wop_full_force(wop);
+		for (unsigned n = 0; n < PAGE && i < moved->len; n++)
+			mf_wop_omap_rm(wop, moved->pdata[i++]);
+		if (mf_pool_write(fs->pool, MF_POOL_META, oid, wop) < 0)
+			return;
+	}
+}
+
+static void hold(MfShard *shard)
+{
+	while (shard->busy || shard->batch)
+		g_cond_wait(&shard->cond, &shard->dir->fs->lock);
+	shard->busy = true;
+}
+
+static void let_go(MfShard *shard)
+{
+	shard->busy = false;
+	g_cond_broadcast(&shard->cond);
+	mf_commit_kick(shard);
+}
+
+static bool is_large(const MfShard *shard)
+{
+	return shard->rec.n_entries > shard->dir->fs->conf->split_entries && shard->ref.depth < DEPTH_MAX;
+}
+
+/* Entries of the new shard among those that the commits know. */
+static void divide(MfShard *from, MfShard *to)
+{
+	GHashTableIter iter;
+	gpointer key, value;
+
+	g_hash_table_iter_init(&iter, from->dirty);
+	while (g_hash_table_iter_next(&iter, &key, &value)) {
+		if (!moves(from, key))
+			continue;
+		g_hash_table_insert(to->dirty, g_strdup(key), value);
+		g_hash_table_iter_remove(&iter);
+	}
+	for (enum mf_space s = 0; s < MF_SPACES; s++)
+		from->rec.n_subdirs[s] = to->rec.n_subdirs[s] = 0;
+	from->rec.n_entries = to->rec.n_entries = 0;
+	g_hash_table_iter_init(&iter, from->dir->entries);
+	while (g_hash_table_iter_next(&iter, &key, &value)) {
+		const MfDentry *dentry = value;
+		enum mf_space space = MF_SPACE_SELF;
+		if (dentry->local || dentry->inode->kind == MF_KIND_SUBDIR || mf_dir_shard(from->dir, key) != from)
+			continue;
+		MfShard *owner = moves(from, key) ? to : from;
+		mf_key_is_entry(key, &space);
+		owner->rec.n_entries++;
+		owner->rec.n_subdirs[space] += mf_inode_is_dir(dentry->inode);
+	}
+}
+
+/* The map and the lower half's record, in one operation on the head. */
+static int flip(MfFs *fs, MfShard *head)
+{
+	head->dirty_record = true;
+	head->seq++;
+	if (head->busy)
+		let_go(head);
+	return mf_commit_wait(head);
+}
+
+static void split(MfFs *fs, void *arg)
+{
+	MfShard *shard = arg;
+	MfDir *dir = shard->dir;
+	MfShard *head = dir->shards->pdata[0];
+	g_autoptr(GPtrArray) moved = g_ptr_array_new_with_free_func(g_free);
+
+	g_mutex_lock(&fs->lock);
+	/* Every entry in memory, so that the counts of both halves are true. */
+	int r = mf_dir_complete(dir);
+	hold(head);
+	if (shard != head)
+		hold(shard);
+	if (r == 0 && is_large(shard) && !dir->inode->removed && dir->created) {
+		struct mf_shard_ref ref = {
+			dir->next_shard++,
+			shard->ref.depth + 1,
+			shard->ref.prefix | 1u << shard->ref.depth,
+		};
+		/* Not in dir->shards yet: nobody's keys lead to it. */
+		MfShard *upper = mf_dir_add_shard(dir, &ref);
+		g_ptr_array_steal_index(dir->shards, dir->shards->len - 1);
+		upper->rec = shard->rec;
+		upper->rec.ring_low = 0;
+		g_mutex_unlock(&fs->lock);
+		r = copy(fs, shard, upper, moved);
+		g_mutex_lock(&fs->lock);
+		if (r == 0) {
+			divide(shard, upper);
+			shard->ref.depth++;
+			upper->loaded = upper->complete = upper->stamped = true;
+			upper->dirty_times = shard->dirty_times = true;
+			/* No commit of either half may be acknowledged before the map leads to it. */
+			upper->busy = true;
+			g_ptr_array_add(dir->shards, upper);
+			do
+				r = flip(fs, head);
+			while (r < 0 && !mf_node_is_fenced(fs->node) && !fs->stopping);
+			if (shard != head)
+				let_go(shard);
+			let_go(upper);
+			mf_commit_queue(upper);
+			if (r == 0) {
+				g_mutex_unlock(&fs->lock);
+				remove_moved(fs, shard, moved);
+				g_mutex_lock(&fs->lock);
+			}
+		} else {
+			g_ptr_array_add(dir->shards, upper);
+			g_ptr_array_remove_index(dir->shards, dir->shards->len - 1);
+			if (shard != head)
+				let_go(shard);
+			let_go(head);
+		}
+	} else {
+		if (shard != head)
+			let_go(shard);
+		let_go(head);
+	}
+	mf_dir_put(dir);
+	fs->reaping--;
+	g_cond_broadcast(&fs->reap_cond);
+	g_mutex_unlock(&fs->lock);
+}
+
+void mf_split_if_large(MfShard *shard)
+{
+	MfFs *fs = shard->dir->fs;
+
+	if (!is_large(shard) || shard->busy || fs->stopping)
+		return;
+	shard->dir->users++;
+	fs->reaping++;
+	mf_fs_work(fs, split, shard);
+}

@@ -1,0 +1,182 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "sync/sweep.h"
+
+#include "sync/dir.h"
+#include "sync/inode.h"
+#include "sync/reaper.h"
+
+#include <errno.h>
+
+/* Does @dir_ino, once loaded, name the inode? 1 yes, 0 no. The load also finishes renames and the to-delete list. */
+static int is_named(MfFs *fs, uint64_t dir_ino, uint64_t ino)
+{
+	enum mf_space space;
+	MfDir *dir;
+	int r;
+
+	g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&fs->lock);
+	MfInode *inode = mf_inode_find(fs, dir_ino);
+	if (inode && !mf_inode_is_dir(inode))
+		return 0;
+	if (!inode)
+		inode = mf_inode_new(fs, dir_ino, MF_KIND_DIR);
+	mf_inode_pin(inode);
+	r = mf_dir_get(fs, inode, &dir, &space);
+	if (r == 0) {
+		r = mf_dir_complete(dir);
+		if (r == 0) {
+			MfInode *found = mf_inode_find(fs, ino);
+			r = found && found->names != NULL;
+			/* Deleted, and on its way out by the to-delete list. */
+			if (r == 0 && found)
+				r = found->pins > 0;
+		}
+		mf_dir_put(dir);
+	}
+	mf_inode_unpin(fs, inode);
+	return r;
+}
+
+static int object_exists(MfFs *fs, uint64_t dir_ino)
+{
+	g_autofree char *oid = mf_oid_dir(dir_ino, 0);
+	g_autoptr(MfRop) rop = mf_rop_new();
+
+	mf_rop_xattrs(rop);
+	int r = mf_pool_read(fs->pool, MF_POOL_META, oid, rop);
+	return r == -ENOENT ? 0 : r < 0 ? r : 1;
+}
+
+/* What the object says of itself: the directory it was made in and its extent. -ENODATA: leave it alone. */
+static int origin(enum mf_kind kind, MfRop *rop, uint64_t *ret_dir, uint64_t *ret_size)
+{
+	GBytes *bytes = mf_rop_get_xattr(rop, MF_XATTR_RECORD);
+	int r = -EBADMSG;
+
+	if (mf_rop_get_xattr(rop, MF_XATTR_PUBLISHED))
+		return -ENODATA;
+	if (!bytes)
+		return -ENODATA;
+	gsize len;
+	const void *data = g_bytes_get_data(bytes, &len);
+	if (kind == MF_KIND_MESSAGE) {
+		struct mf_message_record rec;
+		r = mf_message_record_decode(data, len, &rec);
+		if (r == 0) {
+			*ret_dir = rec.dir;
+			*ret_size = rec.attr.size;
+			mf_message_record_clear(&rec);
+		}
+	} else if (kind == MF_KIND_FILE) {
+		struct mf_file_record rec;
+		r = mf_file_record_decode(data, len, &rec);
+		if (r == 0) {
+			*ret_dir = rec.dir;
+			*ret_size = rec.attr.size;
+		}
+	} else {
+		struct mf_dir_record rec;
+		r = mf_dir_record_decode(data, len, &rec);
+		if (r == 0) {
+			*ret_dir = rec.parent;
+			*ret_size = 0;
+			mf_dir_record_clear(&rec);
+		}
+	}
+	return r;
+}
+
+static int sweep_object(MfFs *fs, enum mf_kind kind, uint64_t ino)
+{
+	enum mf_pool_which which = kind == MF_KIND_MESSAGE ? MF_POOL_DATA : MF_POOL_META;
+	g_autofree char *oid = kind == MF_KIND_MESSAGE ? mf_oid_message(ino, 0) :
+			       kind == MF_KIND_FILE    ? mf_oid_file(ino, 0) :
+							 mf_oid_dir(ino, 0);
+	g_autoptr(MfRop) rop = mf_rop_new();
+	uint64_t dir = 0, size = 0;
+
+	mf_rop_xattrs(rop);
+	int r = mf_pool_read(fs->pool, which, oid, rop);
+	if (r < 0)
+		return r == -ENOENT ? 0 : r;
+	r = origin(kind, rop, &dir, &size);
+	if (r == -ENODATA || r == -EBADMSG || r == -EPROTONOSUPPORT)
+		return 0;
+	r = dir == 0 ? 0 : object_exists(fs, dir);
+	if (r == 1)
+		r = is_named(fs, dir, ino);
+	if (r != 0)
+		return r < 0 ? r : 0;
+	g_debug("%s: no directory names it: removed", oid);
+	return mf_reaper_remove(fs, kind, ino, 0, size);
+}
+
+/* Stripes of a message whose head was never written. */
+static int sweep_stripes(MfFs *fs, uint64_t ino)
+{
+	g_autofree char *head = mf_oid_message(ino, 0);
+
+	for (uint32_t k = 1;; k++) {
+		g_autofree char *oid = mf_oid_message(ino, k);
+		g_autoptr(MfRop) rop = mf_rop_new();
+		g_autoptr(MfWop) wop = mf_wop_new();
+		mf_rop_xattrs(rop);
+		int r = mf_pool_read(fs->pool, MF_POOL_DATA, oid, rop);
+		if (r < 0)
+			return r == -ENOENT ? 0 : r;
+		if (k == 1) {
+			g_autoptr(MfRop) head_rop = mf_rop_new();
+			mf_rop_xattrs(head_rop);
+			r = mf_pool_read(fs->pool, MF_POOL_DATA, head, head_rop);
+			if (r != -ENOENT)
+				return r < 0 ? r : 0;
+		}
+		mf_wop_remove(wop);
+		mf_wop_full_force(wop);
+		r = mf_pool_write(fs->pool, MF_POOL_DATA, oid, wop);
+		if (r < 0 && r != -ENOENT)
+			return r;
+	}
+}
+
+static bool stopping(MfFs *fs)
+{
+	g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&fs->lock);
+
+	return fs->stopping || mf_node_is_fenced(fs->node);
+}
+
+static int sweep(MfFs *fs, uint32_t incarnation)
+{
+	struct mf_window window;
+	int r = mf_node_read_window(fs->node, incarnation, &window);
+
+	for (uint64_t n = window.low; r == 0 && n < window.high; n++) {
+		uint64_t ino = (uint64_t)incarnation << 32 | n;
+		if (stopping(fs))
+			return -EINTR;
+		r = sweep_object(fs, MF_KIND_MESSAGE, ino);
+		if (r == 0)
+			r = sweep_stripes(fs, ino);
+		if (r == 0)
+			r = sweep_object(fs, MF_KIND_FILE, ino);
+		if (r == 0)
+			r = sweep_object(fs, MF_KIND_DIR, ino);
+	}
+	return r < 0 ? r : mf_node_swept(fs->node, incarnation);
+}
+
+void *mf_sweep_thread(void *arg)
+{
+	MfFs *fs = arg;
+	g_autoptr(GArray) list = mf_node_unswept(fs->node);
+
+	for (unsigned i = 0; i < list->len; i++) {
+		uint32_t incarnation = g_array_index(list, uint32_t, i);
+		int r = sweep(fs, incarnation);
+		if (r < 0 && r != -EINTR)
+			g_info("incarnation %u: not all of what it left could be looked at (%s); the next mount goes on",
+				incarnation, g_strerror(-r));
+	}
+	return NULL;
+}
