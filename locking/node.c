@@ -528,6 +528,66 @@ int mf_node_read_window(MfNode *node, uint32_t incarnation, struct mf_window *re
 	return mf_window_decode(g_bytes_get_data(rec, NULL), g_bytes_get_size(rec), ret_window);
 }
 
+int mf_node_note_reference(MfNode *node, const struct mf_reference *reference)
+{
+	g_autoptr(MfWop) wop = mf_wop_new();
+	g_autofree char *key = mf_key_pair(MF_KEY_REFERENCE, reference->tag, reference->dir);
+	g_autofree char *ino = g_strdup_printf("%016" PRIx64, reference->ino);
+
+	mf_wop_assert_exists(wop);
+	mf_wop_omap_set(wop, key, ino, strlen(ino));
+	return mf_pool_write(node->pool, MF_POOL_META, node->oid, wop);
+}
+
+int mf_node_forget_reference(MfNode *node, const struct mf_reference *reference)
+{
+	g_autoptr(MfWop) wop = mf_wop_new();
+	g_autofree char *key = mf_key_pair(MF_KEY_REFERENCE, reference->tag, reference->dir);
+
+	mf_wop_assert_exists(wop);
+	mf_wop_omap_rm(wop, key);
+	mf_wop_full_force(wop);
+	return mf_pool_write(node->pool, MF_POOL_META, node->oid, wop);
+}
+
+static bool parse_reference(const struct mf_kv *kv, struct mf_reference *ret)
+{
+	g_autofree char *ino = g_strndup(g_bytes_get_data(kv->value, NULL), g_bytes_get_size(kv->value));
+
+	/* "k/", 16 digits, ".", 16 digits */
+	return mf_key_parse_number(kv->key, MF_KEY_REFERENCE, &ret->tag) && kv->key[MF_KEY_PREFIX + 16] == '.' &&
+	       mf_key_parse_number(kv->key + MF_KEY_PREFIX + 17, "", &ret->dir) &&
+	       mf_key_parse_number(ino, "", &ret->ino);
+}
+
+int mf_node_read_references(MfNode *node, uint32_t incarnation, GArray **ret_references)
+{
+	g_autofree char *oid = mf_oid_node(incarnation);
+	g_autoptr(GArray) list = g_array_new(false, false, sizeof(struct mf_reference));
+	g_autofree char *after = g_strdup("");
+
+	for (bool more = true; more;) {
+		g_autoptr(MfRop) rop = mf_rop_new();
+		mf_rop_omap_range(rop, after, MF_KEY_REFERENCE, 1000);
+		int r = mf_pool_read(node->pool, MF_POOL_META, oid, rop);
+		if (r < 0)
+			return r;
+		GArray *kvs = mf_rop_get_range(rop, 0, &more);
+		for (unsigned i = 0; i < kvs->len; i++) {
+			struct mf_kv *kv = &g_array_index(kvs, struct mf_kv, i);
+			struct mf_reference reference;
+			if (!parse_reference(kv, &reference))
+				return -EBADMSG;
+			g_array_append_val(list, reference);
+			g_free(after);
+			after = g_strdup(kv->key);
+		}
+		more = more && kvs->len > 0;
+	}
+	*ret_references = g_steal_pointer(&list);
+	return 0;
+}
+
 int mf_node_swept(MfNode *node, uint32_t incarnation)
 {
 	g_autofree char *oid = mf_oid_node(incarnation);

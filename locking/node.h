@@ -49,5 +49,14 @@ int mf_node_set_window(MfNode *node, const struct mf_window *window);
 /* Lost incarnations whose windows were not swept yet: uint32_t, for g_array_unref(). */
 GArray *mf_node_unswept(MfNode *node);
 int mf_node_read_window(MfNode *node, uint32_t incarnation, struct mf_window *ret_window);
+/* A reference to a message's bytes that is about to be taken for a name in @dir: noted first, and forgotten once the
+ * name is committed, so that a crash in between leaks none. */
+struct mf_reference {
+	uint64_t tag, dir, ino;
+};
+int mf_node_note_reference(MfNode *node, const struct mf_reference *reference);
+int mf_node_forget_reference(MfNode *node, const struct mf_reference *reference);
+/* Those that @incarnation left: struct mf_reference, for g_array_unref(). */
+int mf_node_read_references(MfNode *node, uint32_t incarnation, GArray **ret_references);
 /* Nothing unnamed of it is left. */
 int mf_node_swept(MfNode *node, uint32_t incarnation);

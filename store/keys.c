@@ -54,9 +54,14 @@ bool mf_key_is_entry(const char *key, enum mf_space *ret_space)
 	return false;
 }
 
+char *mf_key_pair(const char *prefix, uint64_t first, uint64_t second)
+{
+	return g_strdup_printf("%s%016" PRIx64 ".%016" PRIx64, prefix, first, second);
+}
+
 char *mf_key_reap(uint64_t ino, uint64_t tag)
 {
-	return g_strdup_printf(MF_KEY_REAP "%016" PRIx64 ".%016" PRIx64, ino, tag);
+	return mf_key_pair(MF_KEY_REAP, ino, tag);
 }
 
 char *mf_key_number(const char *prefix, uint64_t number)

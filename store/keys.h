@@ -41,6 +41,7 @@ enum mf_space {
 #define MF_KEY_REAP "x/"   /* to delete: inode.tag, 16 hex each */
 #define MF_KEY_INTENT "r/" /* a rename that leaves this directory: operation id, 16 hex */
 #define MF_KEY_GAIN "g/"   /* a rename that came in and whose intent is still there */
+#define MF_KEY_REFERENCE "k/" /* node.*: a reference taken for a name that may not be there yet: tag.directory */
 #define MF_KEY_PREFIX 2u   /* length of these and of "e/", "c/", "n/", "t/" */
 
 char *mf_oid_dir(uint64_t ino, uint32_t shard); /* d.<ino>, d.<ino>.<shard> */
@@ -50,6 +51,7 @@ char *mf_oid_node(uint32_t incarnation);
 
 char *mf_key_entry(enum mf_space space, const char *name);
 bool mf_key_is_entry(const char *key, enum mf_space *ret_space); /* name = key + MF_KEY_PREFIX */
+char *mf_key_pair(const char *prefix, uint64_t first, uint64_t second);
 char *mf_key_reap(uint64_t ino, uint64_t tag);
 char *mf_key_number(const char *prefix, uint64_t number);
 /* 16 hex digits behind @prefix. */

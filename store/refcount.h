@@ -2,7 +2,8 @@
 /* store/refcount.h - the stock object class `refcount': bytes that several names share.
  *
  * Model:   src/cls/refcount of Ceph. An object that never saw the class has one implicit reference, tag 0 here. A tag
- *          that was put is retired: getting or putting it again changes nothing. The last put removes the object.
+ *          that was put is retired: getting or putting it again changes nothing. The last put removes the object. Putting a tag that was never taken changes
+ *          nothing, or answers -EINVAL when the object never saw the class.
  * Threads: any; fills in operations only.
  */
 #pragma once

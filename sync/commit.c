@@ -26,6 +26,7 @@ struct mf_batch {
 	uint64_t seq;
 	GHashTable *keys;  /* key -> on_disk before | BATCH_SETS */
 	GPtrArray *inodes; /* pinned: their bytes go first */
+	GPtrArray *files;  /* pinned: files with bytes to flush whose names do not change */
 	GPtrArray *named;  /* pinned: have a name in RADOS once this is done */
 	GPtrArray *reaps;  /* keys x/... set by this batch */
 	bool record, creates;
@@ -55,8 +56,11 @@ static void batch_free(MfFs *fs, struct mf_batch *batch)
 	g_hash_table_unref(batch->keys);
 	for (unsigned i = 0; i < batch->inodes->len; i++)
 		mf_inode_unpin(fs, batch->inodes->pdata[i]);
+	for (unsigned i = 0; i < batch->files->len; i++)
+		mf_inode_unpin(fs, batch->files->pdata[i]);
 	for (unsigned i = 0; i < batch->named->len; i++)
 		mf_inode_unpin(fs, batch->named->pdata[i]);
+	g_ptr_array_unref(batch->files);
 	g_ptr_array_unref(batch->inodes);
 	g_ptr_array_unref(batch->named);
 	g_ptr_array_unref(batch->reaps);
@@ -290,6 +294,7 @@ static struct mf_batch *batch_new(MfShard *shard)
 	batch->seq = shard->seq;
 	batch->keys = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, NULL);
 	batch->inodes = g_ptr_array_new();
+	batch->files = g_ptr_array_new();
 	batch->named = g_ptr_array_new();
 	batch->reaps = g_ptr_array_new_with_free_func(g_free);
 	return batch;
@@ -344,7 +349,7 @@ static int freeze(MfShard *shard, struct mf_batch **ret_batch)
 	g_hash_table_iter_init(&iter, shard->dirty_files);
 	while (g_hash_table_iter_next(&iter, &key, NULL)) {
 		g_hash_table_iter_steal(&iter);
-		g_ptr_array_add(batch->inodes, key); /* with its pin */
+		g_ptr_array_add(batch->files, key); /* with its pin */
 	}
 	*ret_batch = batch;
 	return 0;
@@ -372,9 +377,9 @@ static void melt(struct mf_batch *batch)
 		g_hash_table_replace(shard->dirty, g_strdup(key), GUINT_TO_POINTER(before));
 	}
 	shard->dirty_record |= batch->record;
-	for (unsigned i = 0; i < batch->inodes->len; i++) {
-		MfInode *inode = batch->inodes->pdata[i];
-		if (inode->kind == MF_KIND_FILE && inode->names && mf_file_is_dirty(inode) &&
+	for (unsigned i = 0; i < batch->files->len; i++) {
+		MfInode *inode = batch->files->pdata[i];
+		if (inode->names && mf_file_is_dirty(inode) &&
 			g_hash_table_add(shard->dirty_files, inode))
 			mf_inode_pin(inode);
 	}
@@ -554,6 +559,11 @@ static void flush_prerequisites(MfFs *fs, void *arg)
 			break;
 		}
 	}
+	for (unsigned i = 0; i < batch->files->len && r == 0; i++) {
+		MfInode *inode = batch->files->pdata[i];
+		if (!inode->removed) /* else perhaps its objects are, too */
+			r = mf_file_flush(fs, inode);
+	}
 	if (r < 0)
 		finish(batch, r);
 	else
@@ -582,7 +592,7 @@ void mf_commit_start(MfShard *shard)
 	}
 	batch->give_up = g_get_monotonic_time() + fs->conf->op_timeout_ms * INT64_C(1000);
 	shard->batch = batch;
-	if (batch->inodes->len > 0)
+	if (batch->inodes->len > 0 || batch->files->len > 0)
 		mf_fs_work(fs, flush_prerequisites, batch);
 	else
 		submit_or_finish(batch);

@@ -109,6 +109,7 @@ static void fs_free(MfFs *fs)
 {
 	g_hash_table_unref(fs->inodes);
 	g_hash_table_unref(fs->unnamed);
+	g_hash_table_unref(fs->references);
 	mf_filelock_free(fs->locks);
 	mf_stripecache_free(fs->cache);
 	g_cond_clear(&fs->flusher_cond);
@@ -135,6 +136,7 @@ int mf_fs_open(MfPool *pool, MfNode *node, const struct mf_conf *conf, MfFs **re
 	g_cond_init(&fs->reap_cond);
 	fs->inodes = g_hash_table_new(g_int64_hash, g_int64_equal);
 	fs->unnamed = g_hash_table_new(NULL, NULL);
+	fs->references = g_hash_table_new_full(g_int64_hash, g_int64_equal, g_free, NULL);
 	fs->locks = mf_filelock_new(LOCKS_MAX);
 	fs->cache = mf_stripecache_new(conf->cache_size / 4);
 	int r = read_super(pool, conf, &fs->super, ret_error);

@@ -136,6 +136,7 @@ struct MfFs {
 	uint32_t next_counter, reserved;
 	bool reserving;
 	GHashTable *unnamed; /* MfInode whose number the window must cover */
+	GHashTable *references; /* tags noted in node.<incarnation>: their names are not committed yet */
 	bool full;	     /* the last write answered -ENOSPC */
 	bool stopping;
 	GCond flusher_cond, reserve_cond;

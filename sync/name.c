@@ -424,6 +424,8 @@ void mf_name_drop_dir(MfDir *dir, MfDentry *dentry)
 		mf_inode_unpin(fs, inode);
 	} else {
 		mf_reaper_unlinked(shard, inode, 0, on_disk, true);
+		if (inode->dir)
+			mf_reaper_inherit(shard, inode->dir, on_disk);
 		for (unsigned i = 0; inode->dir && i < inode->dir->shards->len; i++)
 			mf_commit_forget(inode->dir->shards->pdata[i]);
 	}
@@ -465,17 +467,28 @@ int mf_fs_rmdir(MfFs *fs, uint64_t parent, const char *name)
 
 /* ---- linking ---- */
 
-int mf_name_reference(MfFs *fs, MfInode *inode, uint64_t *ret_tag)
+int mf_name_reference(MfFs *fs, MfInode *inode, MfDir *dir, uint64_t *ret_tag)
 {
-	int r = mf_inode_number(fs, ret_tag);
+	uint64_t tag;
+	int r = mf_inode_number(fs, &tag);
 
 	if (r == 0)
 		r = mf_message_flush(fs, inode);
 	if (r == 0)
 		r = mf_attr_load(fs, inode);
+	if (r < 0)
+		return r;
+	g_hash_table_add(fs->references, g_memdup2(&tag, sizeof(tag)));
+	g_mutex_unlock(&fs->lock);
+	r = mf_node_note_reference(fs->node, &(struct mf_reference){ tag, dir->inode->ino, inode->ino });
+	g_mutex_lock(&fs->lock);
 	if (r == 0)
-		r = mf_message_mark(fs, inode, *ret_tag);
-	if (r == 0 && !inode->linked) {
+		r = mf_message_mark(fs, inode, tag);
+	if (r < 0) {
+		g_hash_table_remove(fs->references, &tag); /* the note stays for the sweep: it may have been taken */
+		return r;
+	}
+	if (!inode->linked) {
 		/* From now on what is true of all its names lies with its bytes. */
 		inode->nlink = 0;
 		for (MfDentry *name = inode->names; name; name = name->next_name) {
@@ -485,7 +498,55 @@ int mf_name_reference(MfFs *fs, MfInode *inode, uint64_t *ret_tag)
 		}
 		inode->linked = true;
 	}
-	return r;
+	*ret_tag = tag;
+	return 0;
+}
+
+struct referenced {
+	struct mf_reference reference;
+	MfDir *dir; /* a user of it */
+	char *key;
+};
+
+static void forget_reference(MfFs *fs, void *arg)
+{
+	struct referenced *job = arg;
+	int r = 0;
+
+	g_mutex_lock(&fs->lock);
+	if (job->key)
+		r = mf_commit_wait_key(job->dir, job->key);
+	g_mutex_unlock(&fs->lock);
+	if (r == 0)
+		mf_node_forget_reference(fs->node, &job->reference);
+	g_mutex_lock(&fs->lock);
+	g_hash_table_remove(fs->references, &job->reference.tag);
+	mf_dir_put(job->dir);
+	fs->reaping--;
+	g_cond_broadcast(&fs->reap_cond);
+	g_mutex_unlock(&fs->lock);
+	g_free(job->key);
+	g_free(job);
+}
+
+void mf_name_referenced(MfFs *fs, MfInode *inode, MfDir *dir, const char *key, uint64_t tag)
+{
+	struct referenced *job = g_new0(struct referenced, 1);
+
+	if (!key)
+		mf_reaper_put(fs, inode, tag);
+	job->reference = (struct mf_reference){ tag, dir->inode->ino, inode->ino };
+	job->dir = dir;
+	dir->users++;
+	job->key = g_strdup(key);
+	fs->reaping++;
+	mf_fs_work(fs, forget_reference, job);
+}
+
+void mf_name_wait_reference(MfFs *fs, uint64_t tag)
+{
+	while (g_hash_table_contains(fs->references, &tag))
+		g_cond_wait(&fs->reap_cond, &fs->lock);
 }
 
 static int check_link(const MfInode *inode, const struct mf_parent *p)
@@ -539,7 +600,7 @@ static int link_locked(MfFs *fs, MfInode *inode, struct mf_parent *p, const char
 		return r;
 	bool first = !inode->published;
 	if (publish && !first) {
-		r = mf_name_reference(fs, inode, &tag);
+		r = mf_name_reference(fs, inode, p->dir, &tag);
 		if (r < 0)
 			return r;
 	}
@@ -547,7 +608,7 @@ static int link_locked(MfFs *fs, MfInode *inode, struct mf_parent *p, const char
 	r = mf_dir_find(p->dir, p->space, name, &found);
 	if (r != -ENOENT || p->inode->removed || inode->removed) {
 		if (tag != 0)
-			mf_reaper_put(fs, inode, tag);
+			mf_name_referenced(fs, inode, p->dir, NULL, tag);
 		return r == 0 ? -EEXIST : r == -ENOENT ? -ENOENT : r;
 	}
 	mf_dir_add(p->dir, key, inode, local, tag);
@@ -555,6 +616,8 @@ static int link_locked(MfFs *fs, MfInode *inode, struct mf_parent *p, const char
 	mf_dir_touch(p->dir, key);
 	if (!local)
 		mf_dir_dirty(p->dir, key, false);
+	if (tag != 0)
+		mf_name_referenced(fs, inode, p->dir, key, tag);
 	if (publish && first)
 		mf_name_publish(fs, inode);
 	else

@@ -12,8 +12,12 @@ int mf_name_check_rmdir(MfDir *dir, MfDentry *dentry);
 void mf_name_drop_dir(MfDir *dir, MfDentry *dentry);
 /* A new name for a message outside of tmp: from now on it is immutable. */
 void mf_name_publish(MfFs *fs, MfInode *inode);
-/* A durable name of a message that has, or had, one already takes a reference of its own. Blocks. */
-int mf_name_reference(MfFs *fs, MfInode *inode, uint64_t *ret_tag);
+/* A durable name, to be made in @dir, of a message that has or had one already takes a reference of its own. Blocks. */
+int mf_name_reference(MfFs *fs, MfInode *inode, MfDir *dir, uint64_t *ret_tag);
+/* The name under @key now holds it; or (@key NULL) none will. */
+void mf_name_referenced(MfFs *fs, MfInode *inode, MfDir *dir, const char *key, uint64_t tag);
+/* Waits until the name that holds @tag is committed. */
+void mf_name_wait_reference(MfFs *fs, uint64_t tag);
 /* Adds a name as @rec describes it, as a change. */
 void mf_name_add_record(MfDir *dir, const char *key, const struct mf_dirent_record *rec);
 /* The parent directory of an operation: pinned inode, loaded directory. Undo with mf_name_leave(). */

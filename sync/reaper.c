@@ -67,7 +67,7 @@ static int remove_message(MfFs *fs, uint64_t ino, uint64_t tag, uint64_t size)
 	mf_refcount_put(wop, tag);
 	mf_wop_full_force(wop);
 	r = mf_pool_write(fs->pool, MF_POOL_DATA, oid, wop);
-	return r == -ENOENT ? 0 : r;
+	return r == -ENOENT || (r == -EINVAL && tag != 0) ? 0 : r;
 }
 
 static int remove_dir(MfFs *fs, uint64_t ino)
@@ -173,6 +173,11 @@ void mf_reaper_unlinked(MfShard *shard, MfInode *inode, uint64_t tag, bool on_di
 	if (inode->kind == MF_KIND_FILE && !last)
 		return;
 	struct mf_reap_record rec = { inode->kind, inode->ino, tag, extent_of(inode) };
+	if (!on_disk && tag != 0) {
+		/* No commit ever had the name, but its reference was taken. */
+		mf_reaper_put(fs, inode, tag);
+		return;
+	}
 	if (!on_disk) {
 		/* No commit ever named it; a crash leaves it to the sweep of unnamed numbers. */
 		bool stored = inode->kind == MF_KIND_MESSAGE ? mf_message_is_stored(inode) :
@@ -202,6 +207,37 @@ void mf_reaper_put(MfFs *fs, const MfInode *message, uint64_t tag)
 	struct mf_reap_record rec = { MF_KIND_MESSAGE, message->ino, tag, extent_of(message) };
 
 	start(fs, &rec, NULL);
+}
+
+void mf_reaper_inherit(MfShard *shard, MfDir *child, bool on_disk)
+{
+	MfFs *fs = child->fs;
+
+	for (unsigned i = 0; i < child->shards->len; i++) {
+		MfShard *from = child->shards->pdata[i];
+		GHashTableIter iter;
+		gpointer key, value;
+
+		g_hash_table_iter_init(&iter, from->values);
+		while (g_hash_table_iter_next(&iter, &key, &value)) {
+			GByteArray *bytes = value;
+			struct mf_reap_record rec;
+
+			if (!g_str_has_prefix(key, MF_KEY_REAP) || mf_reap_decode(bytes->data, bytes->len, &rec) < 0)
+				continue;
+			MfInode *inode = mf_inode_find(fs, rec.ino);
+			bool held = inode && inode->reaps && is_held(inode);
+			for (unsigned n = 0; held && n < inode->reaps->len; n++) {
+				struct mf_reap *reap = &g_array_index(inode->reaps, struct mf_reap, n);
+				if (reap->dir == child->inode->ino)
+					reap->dir = on_disk ? shard->dir->inode->ino : 0;
+			}
+			if (on_disk)
+				mf_dir_set_value(shard->dir, shard, key, g_byte_array_ref(bytes));
+			else if (!held)
+				start(fs, &rec, NULL);
+		}
+	}
 }
 
 void mf_reaper_committed(MfShard *shard, const char *key)

@@ -9,6 +9,7 @@
 #include "sync/message.h"
 #include "sync/name.h"
 #include "sync/reaper.h"
+#include "sync/table.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -180,7 +181,7 @@ static int rename_one(struct op *op)
 	if (publish && inode->published) {
 		/* A link(2) of a published message into tmp gets its own reference now. */
 		mf_inode_pin(inode);
-		r = mf_name_reference(op->fs, inode, &tag);
+		r = mf_name_reference(op->fs, inode, op->dst.dir, &tag);
 		mf_inode_unpin(op->fs, inode);
 		if (r == 0)
 			r = find_both(op);
@@ -190,11 +191,14 @@ static int rename_one(struct op *op)
 			r = check(op);
 		if (r < 0) {
 			if (tag != 0)
-				mf_reaper_put(op->fs, inode, tag);
+				mf_name_referenced(op->fs, inode, op->dst.dir, NULL, tag);
 			return r;
 		}
 	}
+	bool referenced = publish && inode->published;
 	apply(op, local, tag);
+	if (referenced)
+		mf_name_referenced(op->fs, inode, op->dst.dir, op->dst_key, tag);
 	if (!publish)
 		return 0;
 	MfShard *shard = mf_dir_shard(op->dst.dir, op->dst_key);
@@ -336,8 +340,11 @@ static int rename_two(struct op *op)
 	g_autoptr(GByteArray) intent = NULL;
 	g_autofree char *intent_key = NULL, *gain_key = NULL;
 	uint64_t id;
-	int r = mark_moved(fs, inode);
+	int r = 0;
 
+	/* The note of a reference says where its name is made: it must be gone before the name is elsewhere. */
+	mf_name_wait_reference(fs, op->from->tag);
+	r = mark_moved(fs, inode);
 	if (r == 0 && other)
 		r = mark_moved(fs, other);
 	if (r == 0)
@@ -392,6 +399,17 @@ out:
 	return r;
 }
 
+static bool has_intent(MfShard *head)
+{
+	g_autoptr(GPtrArray) keys = mf_table_keys(head->dirty);
+
+	for (unsigned i = 0; i < keys->len; i++) {
+		if (g_str_has_prefix(keys->pdata[i], MF_KEY_INTENT))
+			return true;
+	}
+	return false;
+}
+
 int mf_rename_settle(MfDir *dir)
 {
 	MfFs *fs = dir->fs;
@@ -411,6 +429,9 @@ int mf_rename_settle(MfDir *dir)
 				g_cond_wait(&shard->cond, &fs->lock);
 		} while (found && !mf_node_is_fenced(fs->node));
 	}
+	/* Nor may an intent come to light again after its marker is gone. */
+	for (int r = 0; r == 0 && has_intent(dir->shards->pdata[0]);)
+		r = mf_commit_wait(dir->shards->pdata[0]);
 	return 0;
 }
 

@@ -146,6 +146,43 @@ static bool stopping(MfFs *fs)
 	return fs->stopping || mf_node_is_fenced(fs->node);
 }
 
+/* Does a name in the directory hold the reference? */
+static int is_referenced(MfFs *fs, const struct mf_reference *reference)
+{
+	int r = object_exists(fs, reference->dir);
+
+	if (r == 1)
+		r = is_named(fs, reference->dir, reference->ino);
+	if (r != 1)
+		return r;
+	r = 0;
+	g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&fs->lock);
+	MfInode *inode = mf_inode_find(fs, reference->ino);
+	for (MfDentry *name = inode ? inode->names : NULL; name; name = name->next_name)
+		r |= name->tag == reference->tag;
+	return r;
+}
+
+/* References taken for names that never came. Putting one that was not taken, or twice, changes nothing. */
+static int sweep_references(MfFs *fs, uint32_t incarnation)
+{
+	g_autoptr(GArray) list = NULL;
+	int r = mf_node_read_references(fs->node, incarnation, &list);
+
+	for (unsigned i = 0; r == 0 && i < list->len; i++) {
+		const struct mf_reference *reference = &g_array_index(list, struct mf_reference, i);
+		r = is_referenced(fs, reference);
+		if (r == 0) {
+			r = mf_reaper_remove(fs, MF_KIND_MESSAGE, reference->ino, reference->tag, 0);
+			if (r == 0)
+				r = sweep_stripes(fs, reference->ino); /* if that was the last one */
+		} else if (r == 1) {
+			r = 0;
+		}
+	}
+	return r;
+}
+
 static int sweep(MfFs *fs, uint32_t incarnation)
 {
 	struct mf_window window;
@@ -163,6 +200,8 @@ static int sweep(MfFs *fs, uint32_t incarnation)
 		if (r == 0)
 			r = sweep_object(fs, MF_KIND_DIR, ino);
 	}
+	if (r == 0)
+		r = sweep_references(fs, incarnation);
 	return r < 0 ? r : mf_node_swept(fs->node, incarnation);
 }
 

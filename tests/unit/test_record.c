@@ -461,7 +461,8 @@ START_TEST(trailing)
 {
 	const struct sample *s = &samples[_i];
 	g_autoptr(GByteArray) stored = golden_bytes(s);
-	g_autoptr(GByteArray) behind = g_byte_array_new(), inside = NULL, twice = g_byte_array_new();
+	g_autoptr(GByteArray) behind = g_byte_array_new(), twice = g_byte_array_new();
+	g_autoptr(GByteArray) payload = g_byte_array_new(), inside = NULL;
 
 	g_byte_array_append(behind, stored->data, stored->len);
 	g_byte_array_append(behind, (const uint8_t *)"", 1);
@@ -470,13 +471,9 @@ START_TEST(trailing)
 	g_byte_array_append(twice, stored->data, stored->len);
 	ck_assert_int_eq(refused(s, twice->data, twice->len), -EBADMSG);
 	/* one byte more in the payload of a version that we know in full */
-	inside = reframe(s, 1, 1, payload_of(behind), payload_len(stored));
-	ck_assert_int_eq(refused(s, inside->data, inside->len), 0);
-	g_byte_array_set_size(behind, 0);
-	g_byte_array_append(behind, payload_of(stored), (guint)payload_len(stored));
-	g_byte_array_append(behind, (const uint8_t *)"", 1);
-	g_byte_array_unref(inside);
-	inside = reframe(s, 1, 1, behind->data, behind->len);
+	g_byte_array_append(payload, payload_of(stored), (guint)payload_len(stored));
+	g_byte_array_append(payload, (const uint8_t *)"", 1);
+	inside = reframe(s, 1, 1, payload->data, payload->len);
 	ck_assert_int_eq(refused(s, inside->data, inside->len), -EBADMSG);
 }
 END_TEST
@@ -822,14 +819,13 @@ static void print_golden(void)
 
 int main(void)
 {
-	Suite *suite = suite_create("record");
-	TCase *each = tcase_create("each record"), *values = tcase_create("values");
-	int failed;
-
 	if (getenv("MF_PRINT_GOLDEN")) {
 		print_golden();
 		return EXIT_SUCCESS;
 	}
+
+	Suite *suite = suite_create("record");
+	TCase *each = tcase_create("each record"), *values = tcase_create("values");
 	tcase_set_timeout(each, 60);
 	tcase_add_loop_test(each, golden, 0, N_SAMPLES);
 	tcase_add_loop_test(each, round_trip, 0, N_SAMPLES);
@@ -856,7 +852,7 @@ int main(void)
 
 	SRunner *runner = srunner_create(suite);
 	srunner_run_all(runner, CK_ENV);
-	failed = srunner_ntests_failed(runner);
+	int failed = srunner_ntests_failed(runner);
 	srunner_free(runner);
 	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
 }
