@@ -484,23 +484,14 @@ static int begin_change(MfFs *fs, MfInode *inode)
 	return writable ? 0 : -EPERM;
 }
 
-ssize_t mf_message_write(MfFs *fs, MfInode *inode, const void *buf, size_t len, uint64_t offset, bool append)
+/* With m->lock. Returns how much came in; *ret_error says why not all. */
+static size_t put(MfFs *fs, MfInode *inode, const uint8_t *from, size_t len, uint64_t offset, int *ret_error)
 {
 	MfMessage *m = inode->message;
-	const uint8_t *from = buf;
 	size_t done = 0;
+	int r = 0;
 
-	if (!m)
-		return -EPERM;
-	g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&m->lock);
-	int r = begin_change(fs, inode);
-	if (r < 0)
-		return r;
-	if (append)
-		offset = m->size;
-	if (offset > MF_MESSAGE_MAX || len > MF_MESSAGE_MAX - offset)
-		return -EFBIG;
-	while (done < len) {
+	while (done < len && r == 0) {
 		uint64_t at = offset + done;
 		unsigned k = at / MF_STRIPE_SIZE;
 		size_t in = at % MF_STRIPE_SIZE, n = MIN(len - done, MF_STRIPE_SIZE - in);
@@ -515,12 +506,41 @@ ssize_t mf_message_write(MfFs *fs, MfInode *inode, const void *buf, size_t len, 
 		if (k < m->summed)
 			m->sum_broken = true;
 		done += n;
-		set_size(fs, inode, MAX(m->size, offset + done));
+		m->size = MAX(m->size, offset + done);
 		r = spill(fs, inode, k);
-		if (r < 0)
-			break;
 	}
+	*ret_error = r;
+	return done;
+}
+
+ssize_t mf_message_write(MfFs *fs, MfInode *inode, const void *buf, size_t len, uint64_t offset, bool append)
+{
+	MfMessage *m = inode->message;
+
+	if (!m)
+		return -EPERM;
+	g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&m->lock);
+	int r = begin_change(fs, inode);
+	if (r < 0)
+		return r;
+	if (append)
+		offset = m->size;
+	if (offset > MF_MESSAGE_MAX || len > MF_MESSAGE_MAX - offset)
+		return -EFBIG;
+	size_t done = put(fs, inode, buf, len, offset, &r);
+	if (done > 0)
+		set_size(fs, inode, m->size);
 	return done > 0 && r != -ENOSPC ? (ssize_t)done : r;
+}
+
+ssize_t mf_message_append(MfFs *fs, MfInode *inode, const void *buf, size_t len)
+{
+	MfMessage *m = inode->message;
+	int r;
+
+	g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&m->lock);
+	size_t done = put(fs, inode, buf, len, m->size, &r);
+	return r < 0 ? r : (ssize_t)done;
 }
 
 int mf_message_truncate(MfFs *fs, MfInode *inode, uint64_t size)

@@ -24,6 +24,8 @@ bool mf_message_is_writable(const MfInode *inode);
 
 ssize_t mf_message_write(
 	MfFs *fs, MfInode *inode, const void *buf, size_t len, uint64_t offset, bool append); /* (unlocked) */
+/* Into buffers that nobody else knows yet: no check, no change of attributes. */
+ssize_t mf_message_append(MfFs *fs, MfInode *inode, const void *buf, size_t len); /* (unlocked) */
 int mf_message_truncate(MfFs *fs, MfInode *inode, uint64_t size);			       /* (unlocked) */
 int mf_message_zero(MfFs *fs, MfInode *inode, uint64_t offset, uint64_t len);		       /* (unlocked) */
 ssize_t mf_message_read(MfFs *fs, MfInode *inode, void *buf, size_t len, uint64_t offset);     /* (unlocked) */

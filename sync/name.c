@@ -2,6 +2,7 @@
 /* Lookup, and the operations that make or remove one name. */
 #include "sync/name.h"
 
+#include "sync/adopt.h"
 #include "sync/attr.h"
 #include "sync/commit.h"
 #include "sync/dir.h"
@@ -588,6 +589,8 @@ static int link_locked(MfFs *fs, MfInode *inode, struct mf_parent *p, const char
 	MfDentry *found;
 	int r = mf_name_check(name);
 
+	if (r == 0 && mf_dir_holds_messages(p->dir, p->space))
+		r = mf_adopt(fs, inode);
 	if (r == 0)
 		r = check_link(inode, p);
 	if (r == 0)

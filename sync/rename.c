@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "sync/rename.h"
 
+#include "sync/adopt.h"
 #include "sync/attr.h"
 #include "sync/commit.h"
 #include "sync/dir.h"
@@ -445,6 +446,13 @@ static int run(struct op *op, bool *ret_two)
 			return r;
 		if (op->to && op->to->inode == op->from->inode)
 			return 0; /* two names of one file: POSIX wants nothing done */
+		if (op->from->inode->kind == MF_KIND_FILE && mf_dir_holds_messages(op->dst.dir, op->dst.space)) {
+			r = mf_adopt(op->fs, op->from->inode);
+			if (r == 0)
+				r = find_both(op);
+			if (r < 0)
+				return r;
+		}
 		r = check(op);
 		if (r < 0)
 			return r;

@@ -43,7 +43,8 @@ static int list(const char *dir, unsigned char *seen, bool check)
 			continue;
 		if (seen[id]++)
 			mf_tap_note("%s is listed twice", e->d_name);
-		if (check && (fstatat(dirfd(d), e->d_name, &st, 0) < 0 || st.st_size != 200 + id % 50 || st.st_ino != e->d_ino))
+		if (check && (fstatat(dirfd(d), e->d_name, &st, 0) < 0 || st.st_size != 200 + id % 50 ||
+				     st.st_ino != e->d_ino))
 			mf_tap_note("stat of %s: %s", e->d_name, strerror(errno));
 		else
 			n++;

@@ -49,10 +49,12 @@ static void test_dovecot(void)
 
 	mf_tap_ok(mf_pattern_write("M/tmp/2.d", SIZE, 2, true) == 0, "dovecot: write and fsync in tmp");
 	before = stat_of("M/tmp/2.d");
-	mf_tap_ok(rename("M/tmp/2.d", "M/new/2.d") == 0 && mf_fsync_dir("M/new") == 0, "dovecot: rename into new, fsync it");
+	mf_tap_ok(rename("M/tmp/2.d", "M/new/2.d") == 0 && mf_fsync_dir("M/new") == 0,
+		"dovecot: rename into new, fsync it");
 	after = stat_of("M/new/2.d");
 	mf_tap_ok(after.st_ino == before.st_ino && after.st_size == SIZE &&
-			  after.st_mtim.tv_sec == before.st_mtim.tv_sec && after.st_mtim.tv_nsec == before.st_mtim.tv_nsec,
+			  after.st_mtim.tv_sec == before.st_mtim.tv_sec &&
+			  after.st_mtim.tv_nsec == before.st_mtim.tv_nsec,
 		"dovecot: inode, size and mtime stay");
 	mf_tap_ok(mf_pattern_verify("M/new/2.d", SIZE, 2) == 0, "dovecot: the bytes are there");
 	mf_tap_ok(access("M/tmp/2.d", F_OK) < 0 && errno == ENOENT, "dovecot: the name in tmp is gone");
@@ -77,7 +79,8 @@ static void test_flags(void)
 		mf_tap_ok(grows, "flags: the mtime of cur grows with every change");
 	else
 		mf_tap_skip("the mtime of cur need not grow within one tick here");
-	mf_tap_ok(rename("M/cur/2.d:2,F", "M/cur/2.d:2,FR") < 0 && errno == ENOENT, "flags: a name of before is ENOENT");
+	mf_tap_ok(
+		rename("M/cur/2.d:2,F", "M/cur/2.d:2,FR") < 0 && errno == ENOENT, "flags: a name of before is ENOENT");
 	mf_tap_ok(mf_fsync_dir("M/cur") == 0, "flags: fsync of cur");
 	mf_tap_ok(mf_pattern_verify("M/cur/2.d:2,S", SIZE, 2) == 0, "flags: the bytes are still there");
 }
@@ -95,7 +98,8 @@ static void test_published(void)
 		fd = open("M/tmp/3.w", O_RDWR | O_CREAT | O_EXCL, 0600);
 		mf_tap_ok(fd >= 0 && write(fd, "abc", 3) == 3 && rename("M/tmp/3.w", "M/new/3.w") == 0,
 			"published: a file that is still open for write");
-		mf_tap_ok(write(fd, "d", 1) < 0 && errno == EPERM, "published: write through the old descriptor is EPERM");
+		mf_tap_ok(write(fd, "d", 1) < 0 && errno == EPERM,
+			"published: write through the old descriptor is EPERM");
 		close(fd);
 		mf_tap_ok(stat_of("M/new/3.w").st_size == 3, "published: and changed nothing");
 		unlink("M/new/3.w");
@@ -104,7 +108,8 @@ static void test_published(void)
 	}
 	mf_tap_ok(utimensat(AT_FDCWD, "M/cur/2.d:2,S", times, 0) == 0, "published: utimensat");
 	st = stat_of("M/cur/2.d:2,S");
-	mf_tap_ok(st.st_mtim.tv_sec == 1100000000 && st.st_mtim.tv_nsec == 123456789, "published: the time given, to the ns");
+	mf_tap_ok(st.st_mtim.tv_sec == 1100000000 && st.st_mtim.tv_nsec == 123456789,
+		"published: the time given, to the ns");
 	mf_tap_ok(chmod("M/cur/2.d:2,S", 0640) == 0 && (stat_of("M/cur/2.d:2,S").st_mode & 07777) == 0640,
 		"published: chmod");
 	mf_tap_ok(mf_pattern_verify("M/cur/2.d:2,S", SIZE, 2) == 0, "published: the bytes are untouched");
@@ -115,9 +120,11 @@ static void test_copies(void)
 	mf_tap_ok(link("M/cur/2.d:2,S", "N/tmp/2.copy") == 0 && rename("N/tmp/2.copy", "N/cur/2.copy:2,S") == 0,
 		"copy: link into another Maildir's tmp, rename into its cur");
 	mf_tap_ok(link("M/cur/2.d:2,S", "N/new/2.again") == 0, "copy: link straight into its new");
-	mf_tap_ok(stat_of("N/new/2.again").st_nlink == 3 && stat_of("M/cur/2.d:2,S").st_nlink == 3, "copy: three links");
+	mf_tap_ok(
+		stat_of("N/new/2.again").st_nlink == 3 && stat_of("M/cur/2.d:2,S").st_nlink == 3, "copy: three links");
 	mf_tap_ok(unlink("M/cur/2.d:2,S") == 0, "copy: unlink the first");
-	mf_tap_ok(mf_pattern_verify("N/cur/2.copy:2,S", SIZE, 2) == 0 && mf_pattern_verify("N/new/2.again", SIZE, 2) == 0,
+	mf_tap_ok(
+		mf_pattern_verify("N/cur/2.copy:2,S", SIZE, 2) == 0 && mf_pattern_verify("N/new/2.again", SIZE, 2) == 0,
 		"copy: the others keep the bytes");
 	mf_tap_ok(unlink("N/cur/2.copy:2,S") == 0 && stat_of("N/new/2.again").st_nlink == 1, "copy: unlink the second");
 	mf_tap_ok(rename("N/new/2.again", "M/cur/2.back:2,") == 0 && mf_pattern_verify("M/cur/2.back:2,", SIZE, 2) == 0,
@@ -179,7 +186,8 @@ static void test_parallel(void)
 		ok = ok && waitpid(pid[i], &status, 0) == pid[i] && status == 0;
 	}
 	mf_tap_ok(ok, "parallel: %d deliverers of %d messages each", WRITERS, EACH);
-	mf_tap_ok(mf_count_names("P/new") == WRITERS * EACH && mf_count_names("P/tmp") == 0, "parallel: all there, tmp empty");
+	mf_tap_ok(mf_count_names("P/new") == WRITERS * EACH && mf_count_names("P/tmp") == 0,
+		"parallel: all there, tmp empty");
 	ok = true;
 	for (int who = 0; who < WRITERS; who++)
 		for (int i = 0; i < EACH; i++) {

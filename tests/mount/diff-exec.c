@@ -26,15 +26,57 @@ const struct cred mf_diff_creds[NCREDS] = {
 };
 
 const char *const mf_diff_kind_names[OP_KINDS] = {
-	"lstat", "stat", "access", "chmod", "fchmod", "chown", "lchown", "fchown", "utimens", "lutimens", "futimens",
-	"truncate", "ftruncate", "mknod", "mkdir", "unlink", "rmdir", "symlink", "readlink", "rename", "link", "open",
-	"close", "read", "pread", "write", "pwrite", "lseek", "seekdata", "setfl", "fallocate", "fsync", "fdatasync",
-	"readdir", "statfs", "setxattr", "getxattr", "listxattr", "removexattr", "fsetxattr", "fgetxattr",
-	"posix_lock", "posix_getlk", "ofd_lock", "ofd_getlk", "flock", "snapfd",
+	"lstat",
+	"stat",
+	"access",
+	"chmod",
+	"fchmod",
+	"chown",
+	"lchown",
+	"fchown",
+	"utimens",
+	"lutimens",
+	"futimens",
+	"truncate",
+	"ftruncate",
+	"mknod",
+	"mkdir",
+	"unlink",
+	"rmdir",
+	"symlink",
+	"readlink",
+	"rename",
+	"link",
+	"open",
+	"close",
+	"read",
+	"pread",
+	"write",
+	"pwrite",
+	"lseek",
+	"seekdata",
+	"setfl",
+	"fallocate",
+	"fsync",
+	"fdatasync",
+	"readdir",
+	"statfs",
+	"setxattr",
+	"getxattr",
+	"listxattr",
+	"removexattr",
+	"fsetxattr",
+	"fgetxattr",
+	"posix_lock",
+	"posix_getlk",
+	"ofd_lock",
+	"ofd_getlk",
+	"flock",
+	"snapfd",
 };
 
 static int fds[NSIDES][NSLOTS + 1]; /* of this process */
-static int agent_sock[NACTORS]; /* to the helpers */
+static int agent_sock[NACTORS];	    /* to the helpers */
 static pid_t agent_pid[NACTORS];
 
 static struct {
@@ -105,7 +147,8 @@ static void become(const struct cred *c)
 	if (c->uid == 0)
 		return;
 	/* the saved ids stay root's: the way back, and the capabilities return with the effective uid */
-	if (setgroups(c->ngroups, c->groups) < 0 || setresgid(c->gid, c->gid, 0) < 0 || setresuid(c->uid, c->uid, 0) < 0) {
+	if (setgroups(c->ngroups, c->groups) < 0 || setresgid(c->gid, c->gid, 0) < 0 ||
+		setresuid(c->uid, c->uid, 0) < 0) {
 		perror("difftest: become");
 		_exit(2);
 	}
@@ -188,17 +231,20 @@ static int do_readdir(int side, const struct op *op, int fd, struct result *res)
 		} else {
 			err = read_entries(fd, op->len, &again, &n2, &cap2);
 			if (!err && n2 != n - k - 1)
-				snprintf(res->note, sizeof(res->note), "seekdir behind entry %zu of %zu: %zu entries follow", k, n, n2);
+				snprintf(res->note, sizeof(res->note),
+					"seekdir behind entry %zu of %zu: %zu entries follow", k, n, n2);
 			for (size_t i = 0; !err && !res->note[0] && i < n2; i++)
 				if (strcmp(list[k + 1 + i].name, again[i].name))
-					snprintf(res->note, sizeof(res->note), "seekdir: another entry follows the second time");
+					snprintf(res->note, sizeof(res->note),
+						"seekdir: another entry follows the second time");
 		}
 	}
 	if (!err) {
 		qsort(list, n, sizeof(*list), compare_entries);
 		for (size_t i = 0; i < n; i++) {
 			if (i > 0 && !strcmp(list[i - 1].name, list[i].name))
-				snprintf(res->note, sizeof(res->note), "readdir lists a name twice: %s", mf_show(list[i].name));
+				snprintf(res->note, sizeof(res->note), "readdir lists a name twice: %s",
+					mf_show(list[i].name));
 			res->hash = mf_hash(list[i].name, strlen(list[i].name) + 1, res->hash);
 			res->hash = mf_hash(&list[i].type, 1, res->hash);
 		}
@@ -312,13 +358,13 @@ static int do_xattr(int side, const struct op *op, int fd, struct result *res)
 		mf_fill(buf, size, op->seed);
 		if (size > 0 && spoil(side, "xattr"))
 			buf[0] ^= 1;
-		n = op->kind == OP_SETXATTR ? lsetxattr(op->path, op->name, buf, size, op->flags) :
-					      fsetxattr(fd, op->name, buf, size, op->flags);
+		n = op->kind == OP_SETXATTR ? lsetxattr(op->path, op->name, buf, size, op->flags)
+					    : fsetxattr(fd, op->name, buf, size, op->flags);
 		break;
 	case OP_GETXATTR:
 	case OP_FGETXATTR:
-		n = op->kind == OP_GETXATTR ? lgetxattr(op->path, op->name, buf, size) :
-					      fgetxattr(fd, op->name, buf, size);
+		n = op->kind == OP_GETXATTR ? lgetxattr(op->path, op->name, buf, size)
+					    : fgetxattr(fd, op->name, buf, size);
 		if (n > 0 && size > 0)
 			res->hash = mf_hash(buf, n, 0);
 		break;
@@ -385,9 +431,13 @@ static int do_op(int side, const struct op *op, int fd, struct result *res)
 		if (ts[1].tv_nsec < 1000000000 && spoil(side, "nsec"))
 			ts[1].tv_nsec = (ts[1].tv_nsec + 1) % 1000000000;
 		rc = utimensat(AT_FDCWD, op->path, ts, 0);
+		if (rc == 0)
+			rc = stat(op->path, &res->named);
 		break;
 	case OP_LUTIMENS:
 		rc = utimensat(AT_FDCWD, op->path, ts, AT_SYMLINK_NOFOLLOW);
+		if (rc == 0)
+			rc = lstat(op->path, &res->named);
 		break;
 	case OP_FUTIMENS:
 		rc = futimens(fd, ts);
@@ -423,7 +473,8 @@ static int do_op(int side, const struct op *op, int fd, struct result *res)
 	case OP_RENAME:
 		if (spoil(side, "rename"))
 			return 0;
-		rc = op->flags ? renameat2(AT_FDCWD, op->path, AT_FDCWD, op->path2, op->flags) : rename(op->path, op->path2);
+		rc = op->flags ? renameat2(AT_FDCWD, op->path, AT_FDCWD, op->path2, op->flags)
+			       : rename(op->path, op->path2);
 		break;
 	case OP_LINK:
 		rc = spoil(side, "nlink") ? 0 : link(op->path, op->path2);

@@ -9,6 +9,7 @@
  *    the message directories: EXDEV.
  *  - rename(2): of a Maildir's cur, new, tmp: EXDEV; of a message out of, or a plain file into, the message
  *    directories: EXDEV; of a plain file with several links into another directory: EXDEV.
+ *  - mknod(2) of anything but a plain file: EOPNOTSUPP.
  *  - in a Maildir's tmp: mkdir, symlink: EOPNOTSUPP.
  *  - a published message: open for writing, truncate, and writes through an older descriptor: EPERM. A file created
  *    in cur or new is written by its creator alone until it closes it.
@@ -89,8 +90,8 @@ static enum space space_of_dir(const char *dir)
 }
 
 struct place {
-	bool known;	 /* the parent exists */
-	bool exists;	 /* and so does the name */
+	bool known;	  /* the parent exists */
+	bool exists;	  /* and so does the name */
 	enum space space; /* of the parent */
 	ino_t dir;
 	const char *name;
@@ -249,11 +250,15 @@ static void judge_create(const struct op *op, struct ruling *r)
 	locate(op->path, &p);
 	if (!p.known)
 		return;
-	if (p.space == SPACE_PLAIN || p.exists)
+	if (p.exists)
 		return;
-	if (op->kind == OP_MKNOD && S_ISREG(op->mode))
+	if (op->kind == OP_MKNOD) {
+		r->err[0] = S_ISREG(op->mode) ? 0 : EOPNOTSUPP;
 		return;
-	if (op->kind == OP_MKNOD || p.space != SPACE_TMP)
+	}
+	if (p.space == SPACE_PLAIN)
+		return;
+	if (p.space != SPACE_TMP)
 		r->skip = true;
 	else
 		r->err[0] = EOPNOTSUPP;
@@ -391,6 +396,7 @@ void mf_rules_undo(struct world *w, const struct op *dry)
 		rc = rmdir(dry->path);
 		break;
 	case OP_SYMLINK:
+	case OP_MKNOD:
 		rc = unlink(dry->path);
 		break;
 	case OP_OPEN:

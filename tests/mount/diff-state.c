@@ -14,26 +14,25 @@
 bool mf_state_differs(struct world *w, const char *fmt, ...)
 {
 	size_t at = strlen(w->why);
+	char line[1000];
 	va_list ap;
 
-	if (at + 200 < sizeof(w->why)) {
-		va_start(ap, fmt);
-		at += snprintf(w->why + at, sizeof(w->why) - at, "    ");
-		vsnprintf(w->why + at, sizeof(w->why) - at, fmt, ap);
-		va_end(ap);
-		at = strlen(w->why);
-		snprintf(w->why + at, sizeof(w->why) - at, "\n");
-	}
+	/* one path is looked at in more than one way */
+	va_start(ap, fmt);
+	vsnprintf(line, sizeof(line), fmt, ap);
+	va_end(ap);
+	if (!strstr(w->why, line) && at + strlen(line) + 10 < sizeof(w->why))
+		sprintf(w->why + at, "    %s\n", line);
 	return false;
 }
 
 const char *mf_show(const char *path)
 {
-	static char out[4][700];
+	static char out[4][160];
 	static unsigned next;
 	char *o = out[next++ % 4], *start = o;
 
-	for (; *path && o - start < 640; path++) {
+	for (; *path && o - start < 100; path++) {
 		unsigned char c = *path;
 
 		if (c > ' ' && c < 127 && c != '\\' && c != '\'')
@@ -126,13 +125,14 @@ bool mf_state_compare_stat(struct world *w, const char *what, const struct stat 
 	if (!S_ISDIR(b->st_mode) && a->st_size != b->st_size)
 		ok = mf_state_differs(w, "%s: size %lld and %lld", what, (long long)a->st_size, (long long)b->st_size);
 	if (a->st_nlink != b->st_nlink)
-		ok = mf_state_differs(w, "%s: nlink %lu and %lu", what, (unsigned long)a->st_nlink,
-			(unsigned long)b->st_nlink);
+		ok = mf_state_differs(
+			w, "%s: nlink %lu and %lu", what, (unsigned long)a->st_nlink, (unsigned long)b->st_nlink);
 	if (a->st_rdev != b->st_rdev)
-		ok = mf_state_differs(w, "%s: rdev %lx and %lx", what, (unsigned long)a->st_rdev,
-			(unsigned long)b->st_rdev);
+		ok = mf_state_differs(
+			w, "%s: rdev %lx and %lx", what, (unsigned long)a->st_rdev, (unsigned long)b->st_rdev);
 	if (a->st_blksize <= 0 || a->st_blocks < 0)
-		ok = mf_state_differs(w, "%s: st_blksize %ld st_blocks %ld", what, (long)a->st_blksize, (long)a->st_blocks);
+		ok = mf_state_differs(
+			w, "%s: st_blksize %ld st_blocks %ld", what, (long)a->st_blksize, (long)a->st_blocks);
 	return ok;
 }
 
@@ -212,7 +212,8 @@ static bool compare_listing(struct world *w, const char *path)
 		err[side] = list_dir(path, &l[side]);
 	}
 	if (err[0] != err[1])
-		ok = mf_state_differs(w, "listing of '%s': %s and %s", mf_show(path), strerror(err[0]), strerror(err[1]));
+		ok = mf_state_differs(
+			w, "listing of '%s': %s and %s", mf_show(path), strerror(err[0]), strerror(err[1]));
 	while (a < l[0].n || b < l[1].n) {
 		int c = a >= l[0].n ? 1 : b >= l[1].n ? -1 : strcmp(l[0].name[a], l[1].name[b]);
 
@@ -249,7 +250,8 @@ static bool compare_bytes(struct world *w, const char *what, const int fd[NSIDES
 					strerror(errno));
 		}
 		if (n[0] != n[1])
-			return mf_state_differs(w, "%s: read at %lld: %zd and %zd bytes", what, (long long)at, n[0], n[1]);
+			return mf_state_differs(
+				w, "%s: read at %lld: %zd and %zd bytes", what, (long long)at, n[0], n[1]);
 		if (n[0] == 0)
 			return true;
 		for (ssize_t i = 0; i < n[0]; i++)
@@ -325,7 +327,8 @@ static bool compare_xattrs(struct world *w, const char *path)
 		append(&t[side], "", 0);
 	}
 	if (err[0] != err[1])
-		ok = mf_state_differs(w, "xattrs of '%s': %s and %s", mf_show(path), strerror(err[0]), strerror(err[1]));
+		ok = mf_state_differs(
+			w, "xattrs of '%s': %s and %s", mf_show(path), strerror(err[0]), strerror(err[1]));
 	else if (strcmp(t[0].p, t[1].p))
 		ok = mf_state_differs(w, "xattrs of '%s': [%.300s] and [%.300s]", mf_show(path), t[0].p, t[1].p);
 	free(t[0].p);
@@ -346,7 +349,8 @@ static bool compare_links(struct world *w, const char *path)
 		text[side][n[side]] = 0;
 	}
 	if (strcmp(text[0], text[1]))
-		return mf_state_differs(w, "'%s' points to '%s' and '%s'", mf_show(path), mf_show(text[0]), mf_show(text[1]));
+		return mf_state_differs(
+			w, "'%s' points to '%s' and '%s'", mf_show(path), mf_show(text[0]), mf_show(text[1]));
 	return true;
 }
 
@@ -402,8 +406,9 @@ bool mf_state_compare_fd(struct world *w, const struct op *op)
 		if (r[0].err)
 			return true;
 		if (r[0].ret != r[1].ret || r[0].hash != r[1].hash)
-			return mf_state_differs(w, "pread(slot %d, %lld): %lld and %lld bytes%s", q.slot, (long long)q.off,
-				(long long)r[0].ret, (long long)r[1].ret, r[0].hash != r[1].hash ? ", not the same" : "");
+			return mf_state_differs(w, "pread(slot %d, %lld): %lld and %lld bytes%s", q.slot,
+				(long long)q.off, (long long)r[0].ret, (long long)r[1].ret,
+				r[0].hash != r[1].hash ? ", not the same" : "");
 		size = r[1].fd_post.st_size;
 		q.off += r[1].ret;
 	} while (r[1].ret > 0 && q.off < size);
@@ -415,7 +420,7 @@ bool mf_state_compare_fd(struct world *w, const struct op *op)
 struct pairs {
 	struct pair {
 		ino_t a, b;
-	} *p;
+	} * p;
 	size_t n, cap;
 };
 
@@ -508,12 +513,13 @@ bool mf_state_compare_tree(struct world *w)
 		qsort(pairs.p, pairs.n, sizeof(*pairs.p), compare_pair_a);
 		for (size_t i = 1; i < pairs.n; i++)
 			if (pairs.p[i].a == pairs.p[i - 1].a && pairs.p[i].b != pairs.p[i - 1].b)
-				ok = mf_state_differs(w, "inode %lu of A is two files in B", (unsigned long)pairs.p[i].a);
+				ok = mf_state_differs(
+					w, "inode %lu of A is two files in B", (unsigned long)pairs.p[i].a);
 		qsort(pairs.p, pairs.n, sizeof(*pairs.p), compare_pair_b);
 		for (size_t i = 1; i < pairs.n; i++)
 			if (pairs.p[i].b == pairs.p[i - 1].b && pairs.p[i].a != pairs.p[i - 1].a)
-				ok = mf_state_differs(w, "one file of B is inodes %lu and %lu in A", (unsigned long)pairs.p[i].a,
-					(unsigned long)pairs.p[i - 1].a);
+				ok = mf_state_differs(w, "one file of B is inodes %lu and %lu in A",
+					(unsigned long)pairs.p[i].a, (unsigned long)pairs.p[i - 1].a);
 		ok = check_dirent_inodes(w, ".") && ok;
 	}
 	free(pairs.p);

@@ -100,6 +100,7 @@ struct result {
 	bool have_fd; /* the slot was open: fd_pre, fd_post, pos are set */
 	struct stat fd_pre, fd_post;
 	int64_t pos;
+	struct stat named; /* of the file that utimensat named, before anything reads it */
 	char note[400]; /* not empty: this side contradicts itself */
 };
 
@@ -136,9 +137,10 @@ struct world {
 	struct features feat[NSIDES], use;
 	enum rules rules;
 	bool maildir, verbose, emulate;
+	bool avoid[OP_KINDS];
 	uint64_t seed, rng;
 	unsigned step;
-	unsigned entries;	 /* in the tree, at the last full comparison */
+	unsigned entries; /* in the tree, at the last full comparison */
 	unsigned kind_ok[OP_KINDS], kind_err[OP_KINDS], ruled[OP_KINDS], skipped;
 	char why[4000]; /* the first difference of this step */
 };

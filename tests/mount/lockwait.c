@@ -34,7 +34,10 @@ static int lock(enum lock kind, int fd, int type, bool wait)
 	case LOCK_OFD:
 		return fcntl(fd, wait ? F_OFD_SETLKW : F_OFD_SETLK, &fl);
 	default:
-		return flock(fd, (type == F_RDLCK ? LOCK_SH : type == F_WRLCK ? LOCK_EX : LOCK_UN) | (wait ? 0 : LOCK_NB));
+		return flock(fd, (type == F_RDLCK	   ? LOCK_SH
+					 : type == F_WRLCK ? LOCK_EX
+							   : LOCK_UN) |
+					 (wait ? 0 : LOCK_NB));
 	}
 }
 
@@ -151,7 +154,8 @@ static void test_signal(enum lock kind, const char *path)
 
 	lock(kind, fd, F_WRLCK, true);
 	w = start_waiter(kind, path, F_WRLCK, true);
-	mf_tap_ok(mf_wait_in_syscall(w.pid, syscalls[kind]) && answer_of(&w, 50) == -1, "%s: a process waits", names[kind]);
+	mf_tap_ok(mf_wait_in_syscall(w.pid, syscalls[kind]) && answer_of(&w, 50) == -1, "%s: a process waits",
+		names[kind]);
 	kill(w.pid, SIGUSR1);
 	mf_tap_ok(answer_of(&w, WAKE_S * 1000) == EINTR, "%s: a signal ends the wait with EINTR", names[kind]);
 	lock(kind, fd, F_UNLCK, false);
@@ -160,7 +164,8 @@ static void test_signal(enum lock kind, const char *path)
 
 	lock(kind, fd, F_WRLCK, true);
 	w = start_waiter(kind, path, F_WRLCK, true);
-	mf_tap_ok(mf_wait_in_syscall(w.pid, syscalls[kind]) && answer_of(&w, 50) == -1, "%s: a process waits", names[kind]);
+	mf_tap_ok(mf_wait_in_syscall(w.pid, syscalls[kind]) && answer_of(&w, 50) == -1, "%s: a process waits",
+		names[kind]);
 	end_waiter(&w); /* returns only when it is gone */
 	mf_tap_ok(lock(kind, fd, F_UNLCK, false) == 0 && try_in_another_process(kind, path),
 		"%s: a killed waiter leaves nothing", names[kind]);
@@ -236,8 +241,8 @@ static void test_many(enum lock kind)
 		if (waitpid(pid[i], &status, 0) != pid[i] || status != 0)
 			failed++;
 	}
-	mf_tap_ok(failed == 0, "%s: every one of them got it in turn (%.2f s, %d failed)", names[kind], mf_tap_now() - start,
-		failed);
+	mf_tap_ok(failed == 0, "%s: every one of them got it in turn (%.2f s, %d failed)", names[kind],
+		mf_tap_now() - start, failed);
 	ok = pread(counter, buf, 15, 0) > 0 && atoi(buf) == MANY;
 	mf_tap_ok(ok, "%s: one at a time (%s)", names[kind], buf);
 	close(fd);
@@ -294,7 +299,8 @@ static void test_shared(enum lock kind)
 	close(fd);
 	mf_tap_ok(!try_in_another_process(kind, "shared"), "%s: held while a duplicate is open", names[kind]);
 	close(open("shared", O_RDONLY | O_CLOEXEC));
-	mf_tap_ok(!try_in_another_process(kind, "shared"), "%s: closing another description does not matter", names[kind]);
+	mf_tap_ok(!try_in_another_process(kind, "shared"), "%s: closing another description does not matter",
+		names[kind]);
 	close(copy);
 	mf_tap_ok(try_in_another_process(kind, "shared"), "%s: the last close frees it", names[kind]);
 }

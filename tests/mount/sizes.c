@@ -60,7 +60,8 @@ static bool random_reads(const char *path, uint64_t size, uint64_t pattern, int 
 
 		ok = n == (ssize_t)want && mf_pattern_check(buf, want, pattern, at) < 0;
 		if (!ok)
-			mf_tap_note("pread of %zu at %llu of %llu: %zd", len, (unsigned long long)at, (unsigned long long)size, n);
+			mf_tap_note("pread of %zu at %llu of %llu: %zd", len, (unsigned long long)at,
+				(unsigned long long)size, n);
 	}
 	if (fd >= 0)
 		close(fd);
@@ -102,7 +103,8 @@ static void test_size(uint64_t size)
 	mf_tap_ok(r == 0, "%llu bytes: read back", (unsigned long long)size);
 	mf_tap_ok(random_reads(to, size, pattern, 60), "%llu bytes: read anywhere", (unsigned long long)size);
 	if (size > 0) {
-		mf_tap_ok(mapped(to, size, pattern, MAP_PRIVATE), "%llu bytes: mapped private", (unsigned long long)size);
+		mf_tap_ok(
+			mapped(to, size, pattern, MAP_PRIVATE), "%llu bytes: mapped private", (unsigned long long)size);
 		mf_tap_ok(mapped(to, size, pattern, MAP_SHARED), "%llu bytes: mapped shared", (unsigned long long)size);
 	}
 	mf_tap_ok(unlink(to) == 0, "%llu bytes: expunged", (unsigned long long)size);
@@ -141,7 +143,10 @@ static bool sparse_round(int round, char *why, size_t why_size)
 			size = to;
 		} else if (what < 9) {
 			n = pread(fd, buf, len, at);
-			if (n != (ssize_t)(at >= size ? 0 : size - at < len ? size - at : len) || memcmp(buf, model + at, n)) {
+			if (n != (ssize_t)(at >= size	     ? 0
+					   : size - at < len ? size - at
+							     : len) ||
+				memcmp(buf, model + at, n)) {
 				snprintf(why, why_size, "round %d: read while writing at %zu", round, at);
 				return false;
 			}
@@ -157,7 +162,8 @@ static bool sparse_round(int round, char *why, size_t why_size)
 		close(fd);
 	unlink("M/new/s");
 	if ((size_t)st.st_size != size || n != (ssize_t)size) {
-		snprintf(why, why_size, "round %d: size %lld, %zd could be read, not %zu", round, (long long)st.st_size, n, size);
+		snprintf(why, why_size, "round %d: size %lld, %zd could be read, not %zu", round, (long long)st.st_size,
+			n, size);
 		return false;
 	}
 	for (size_t i = 0; i < size; i++)

@@ -87,7 +87,8 @@ static int one_pass(size_t bufsize, int *missed, int *doubled)
 		if (n == 0)
 			break;
 		for (long at = 0; at < n; at += ((struct linux_dirent64 *)(buf + at))->d_reclen)
-			if (sscanf(((struct linux_dirent64 *)(buf + at))->d_name, "m%d.x", &id) == 1 && id >= 0 && id < STAYING)
+			if (sscanf(((struct linux_dirent64 *)(buf + at))->d_name, "m%d.x", &id) == 1 && id >= 0 &&
+				id < STAYING)
 				seen[id] += seen[id] < 255;
 	}
 	close(fd);

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* tests/mount/tap.h - what the mount tests share: ok lines, files with bytes that can be checked, waiting for a condition.
+/* tests/mount/tap.h - what the mount tests share: ok lines, files with bytes that can be checked, waiting for a
+ * condition.
  *
  * Model:   a test program gets a directory, works in a fresh subdirectory of it, prints "ok N - what" or
  *          "not ok N - what" and at last the plan "1..N". Exit status 0 only if all were ok.

@@ -18,11 +18,13 @@ static void test_message(void)
 	unsigned char *p;
 	int fd;
 
-	mf_tap_ok(mf_pattern_write("M/tmp/a", SIZE, 1, true) == 0 && rename("M/tmp/a", "M/new/a") == 0, "a message of 5 MiB");
+	mf_tap_ok(mf_pattern_write("M/tmp/a", SIZE, 1, true) == 0 && rename("M/tmp/a", "M/new/a") == 0,
+		"a message of 5 MiB");
 	fd = open("M/new/a", O_RDONLY);
 	p = mmap(NULL, SIZE, PROT_READ, MAP_PRIVATE, fd, 0);
 	mf_tap_ok(fd >= 0 && p != MAP_FAILED, "open and mapped");
-	mf_tap_ok(unlink("M/new/a") == 0 && mf_count_names("M/new") == 0 && mf_fsync_dir("M/new") == 0, "expunged, durable");
+	mf_tap_ok(unlink("M/new/a") == 0 && mf_count_names("M/new") == 0 && mf_fsync_dir("M/new") == 0,
+		"expunged, durable");
 	mf_tap_ok(fstat(fd, &st) == 0 && st.st_nlink == 0 && st.st_size == SIZE, "fstat: no link, the size");
 	posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED);
 	mf_tap_ok(mf_pattern_verify_fd(fd, SIZE, 1) == 0, "all bytes can be read");
@@ -36,9 +38,11 @@ static void test_replaced(void)
 {
 	int fd;
 
-	mf_tap_ok(mf_pattern_write("M/tmp/b", 70000, 2, true) == 0 && rename("M/tmp/b", "M/cur/b:2,") == 0, "a message");
+	mf_tap_ok(
+		mf_pattern_write("M/tmp/b", 70000, 2, true) == 0 && rename("M/tmp/b", "M/cur/b:2,") == 0, "a message");
 	fd = open("M/cur/b:2,", O_RDONLY);
-	mf_tap_ok(mf_pattern_write("M/tmp/c", 80000, 3, true) == 0 && rename("M/tmp/c", "M/cur/b:2,") == 0, "replaced by rename");
+	mf_tap_ok(mf_pattern_write("M/tmp/c", 80000, 3, true) == 0 && rename("M/tmp/c", "M/cur/b:2,") == 0,
+		"replaced by rename");
 	mf_tap_ok(mf_pattern_verify_fd(fd, 70000, 2) == 0, "the open one has the old bytes");
 	mf_tap_ok(mf_pattern_verify("M/cur/b:2,", 80000, 3) == 0, "the name has the new ones");
 	close(fd);
@@ -50,7 +54,8 @@ static void test_unpublished(void)
 	int fd = open("M/tmp/d", O_RDWR | O_CREAT | O_EXCL, 0600);
 	char buf[8];
 
-	mf_tap_ok(fd >= 0 && write(fd, "abc", 3) == 3 && unlink("M/tmp/d") == 0, "a file in tmp, given up while it is written");
+	mf_tap_ok(fd >= 0 && write(fd, "abc", 3) == 3 && unlink("M/tmp/d") == 0,
+		"a file in tmp, given up while it is written");
 	mf_tap_ok(write(fd, "def", 3) == 3 && fsync(fd) == 0 && pread(fd, buf, 8, 0) == 6 && !memcmp(buf, "abcdef", 6),
 		"can still be written and read");
 	close(fd);
@@ -62,7 +67,8 @@ static void test_plain(void)
 	char buf[8];
 	int fd = open("plain", O_RDWR | O_CREAT | O_EXCL, 0600), again;
 
-	mf_tap_ok(fd >= 0 && write(fd, "abc", 3) == 3 && fsync(fd) == 0 && unlink("plain") == 0, "a plain file without a name");
+	mf_tap_ok(fd >= 0 && write(fd, "abc", 3) == 3 && fsync(fd) == 0 && unlink("plain") == 0,
+		"a plain file without a name");
 	mf_tap_ok(pwrite(fd, "def", 3, 3) == 3 && ftruncate(fd, 5) == 0 && fchmod(fd, 0640) == 0 && fsync(fd) == 0,
 		"write, truncate, chmod, fsync");
 	again = open("plain", O_RDWR | O_CREAT | O_EXCL, 0600);
@@ -72,9 +78,11 @@ static void test_plain(void)
 		"fstat shows the one without a name");
 	close(fd);
 	close(again);
-	mf_tap_ok(mf_pattern_write("one", 9000, 6, false) == 0 && mf_pattern_write("two", 8000, 7, false) == 0, "two files");
+	mf_tap_ok(mf_pattern_write("one", 9000, 6, false) == 0 && mf_pattern_write("two", 8000, 7, false) == 0,
+		"two files");
 	fd = open("two", O_RDONLY);
-	mf_tap_ok(rename("one", "two") == 0 && mf_pattern_verify_fd(fd, 8000, 7) == 0 && mf_pattern_verify("two", 9000, 6) == 0,
+	mf_tap_ok(rename("one", "two") == 0 && mf_pattern_verify_fd(fd, 8000, 7) == 0 &&
+			  mf_pattern_verify("two", 9000, 6) == 0,
 		"rename over an open file");
 	close(fd);
 	unlink("two");

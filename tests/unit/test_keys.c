@@ -111,6 +111,7 @@ START_TEST(numbers)
 	}
 	CHECK_STR(mf_key_number(MF_KEY_CHANGE, 0xab), "z/00000000000000ab");
 	CHECK_STR(mf_key_reap(0x300000002, 0xfedcba9876543210), "x/0000000300000002.fedcba9876543210");
+	CHECK_STR(mf_key_pair(MF_KEY_REFERENCE, 0x300000006, 0x300000002), "k/0000000300000006.0000000300000002");
 	uint64_t ino = 0;
 	ck_assert(mf_key_parse_number("x/0000000300000002.fedcba9876543210", MF_KEY_REAP, &ino));
 	ck_assert_uint_eq(ino, 0x300000002);
