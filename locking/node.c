@@ -305,9 +305,8 @@ static int try_join(MfNode *node, char **ret_error)
 	g_free(node->oid);
 	node->oid = mf_oid_node(node->incarnation);
 	r = create_node_object(node);
-	if (r == -EEXIST) { /* left by a join that died before its record: take the next number */
-		members.highest++;
-		node->incarnation = members.highest + 1;
+	while (r == -EEXIST) { /* left by a join that died before its record: take the next number */
+		node->incarnation++;
 		g_free(node->oid);
 		node->oid = mf_oid_node(node->incarnation);
 		r = create_node_object(node);
@@ -481,6 +480,8 @@ enum mf_holder mf_node_holder(MfNode *node, uint32_t incarnation)
 {
 	if (incarnation == node->incarnation)
 		return MF_HOLDER_SELF;
+	if (incarnation > node->incarnation)
+		return MF_HOLDER_LIVE; /* came after us, so we are not what we think we are */
 	switch (GPOINTER_TO_UINT(g_hash_table_lookup(node->members, GUINT_TO_POINTER(incarnation)))) {
 	case MF_MEMBER_CLEAN:
 		return MF_HOLDER_CLEAN;

@@ -585,8 +585,17 @@ int mf_pool_read(MfPool *pool, enum mf_pool_which which, const char *oid, MfRop 
 	}
 	atomic_fetch_add(&pool->reads, 1);
 	r = rados_read_op_operate(op, pool->io[which], oid, LIBRADOS_OPERATION_NOFLAG);
-	if (r < 0)
+	if (r < 0) {
+		if (xattr_iter)
+			rados_getxattrs_end(xattr_iter);
+		if (key_iter)
+			rados_omap_get_end(key_iter);
+		for (unsigned i = 0; i < rop->n_ranges; i++) {
+			if (rop->range[i].iter)
+				rados_omap_get_end(rop->range[i].iter);
+		}
 		goto out;
+	}
 	r = 0;
 	if (rop->want_xattrs) {
 		rop->xattrs = named_bytes_new();

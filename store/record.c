@@ -290,12 +290,14 @@ int mf_dir_record_encode(const struct mf_dir_record *rec, GByteArray **ret)
 static bool shard_map_ok(GArray *shards)
 {
 	uint64_t sum = 0;
+	bool head = false;
 
 	for (unsigned i = 0; i < shards->len; i++) {
 		const struct mf_shard_ref *a = &g_array_index(shards, struct mf_shard_ref, i);
 		if (a->depth > 24 || a->prefix >> a->depth != 0)
 			return false;
 		sum += UINT64_C(1) << (32 - a->depth);
+		head |= a->id == 0;
 		for (unsigned j = 0; j < i; j++) {
 			const struct mf_shard_ref *b = &g_array_index(shards, struct mf_shard_ref, j);
 			uint32_t mask = (1u << MIN(a->depth, b->depth)) - 1;
@@ -303,7 +305,7 @@ static bool shard_map_ok(GArray *shards)
 				return false;
 		}
 	}
-	return sum == UINT64_C(1) << 32;
+	return head && sum == UINT64_C(1) << 32;
 }
 
 int mf_dir_record_decode(const void *data, size_t len, struct mf_dir_record *ret)
@@ -406,7 +408,8 @@ int mf_dirent_decode(const void *data, size_t len, struct mf_dirent_record *ret)
 	rec.flags = mf_dec_u8(&dec);
 	rec.ino = mf_dec_u64(&dec);
 	rec.tag = mf_dec_u64(&dec);
-	if (rec.kind < MF_KIND_DIR || rec.kind > MF_KIND_SYMLINK || rec.ino == 0)
+	/* cur, new and tmp have no entry: the directory's own record has them. */
+	if (rec.kind < MF_KIND_DIR || rec.kind > MF_KIND_SYMLINK || rec.kind == MF_KIND_SUBDIR || rec.ino == 0)
 		mf_dec_fail(&dec);
 	if (rec.kind == MF_KIND_MESSAGE || rec.kind == MF_KIND_SYMLINK)
 		dec_attr(&dec, &rec.attr);

@@ -21,7 +21,7 @@
 struct mf_batch {
 	MfShard *shard;
 	MfWop *wop; /* NULL: only bytes to flush */
-	char last[sizeof(((MfShard *)0)->last)];
+	char last[MF_LAST_MAX];
 	uint64_t version;
 	uint64_t seq;
 	GHashTable *keys;  /* key -> on_disk before | BATCH_SETS */
@@ -29,7 +29,8 @@ struct mf_batch {
 	GPtrArray *files;  /* pinned: files with bytes to flush whose names do not change */
 	GPtrArray *named;  /* pinned: have a name in RADOS once this is done */
 	GPtrArray *reaps;  /* keys x/... set by this batch */
-	bool record, creates;
+	bool record, times, creates;
+	uint64_t ring_low; /* before it */
 	int64_t give_up;
 };
 
@@ -58,8 +59,11 @@ static void batch_free(MfFs *fs, struct mf_batch *batch)
 		mf_inode_unpin(fs, batch->inodes->pdata[i]);
 	for (unsigned i = 0; i < batch->files->len; i++)
 		mf_inode_unpin(fs, batch->files->pdata[i]);
-	for (unsigned i = 0; i < batch->named->len; i++)
-		mf_inode_unpin(fs, batch->named->pdata[i]);
+	for (unsigned i = 0; i < batch->named->len; i++) {
+		MfInode *inode = batch->named->pdata[i];
+		inode->naming--;
+		mf_inode_unpin(fs, inode);
+	}
 	g_ptr_array_unref(batch->files);
 	g_ptr_array_unref(batch->inodes);
 	g_ptr_array_unref(batch->named);
@@ -156,8 +160,10 @@ static void add_prerequisite(struct mf_batch *batch, MfInode *inode)
 	}
 	if (needed)
 		g_ptr_array_add(batch->inodes, mf_inode_pin(inode));
-	if (inode->unnamed)
+	if (inode->unnamed || (inode->kind == MF_KIND_MESSAGE && inode->message)) {
 		g_ptr_array_add(batch->named, mf_inode_pin(inode));
+		inode->naming++;
+	}
 }
 
 static int freeze_key(struct mf_batch *batch, const char *key, enum mf_on_disk on_disk)
@@ -252,12 +258,21 @@ static int add_shard_record(MfShard *shard, MfWop *wop)
 	return r;
 }
 
-int mf_commit_new_object(MfShard *shard, MfWop *wop, char last[32])
+/* Unique for every batch there ever is, so that `last' says for sure whose it was. */
+static void make_last(MfShard *shard, uint64_t version, char last[MF_LAST_MAX])
+{
+	MfFs *fs = shard->dir->fs;
+
+	g_snprintf(last, MF_LAST_MAX, "%016" PRIx64 ".%08x.%016" PRIx64, version, mf_node_incarnation(fs->node),
+		++fs->commit_seq);
+}
+
+int mf_commit_new_object(MfShard *shard, MfWop *wop, char last[MF_LAST_MAX])
 {
 	MfDir *dir = shard->dir;
 
 	mf_wop_create(wop);
-	g_snprintf(last, 32, "%016" PRIx64 ".%08x", shard->version + 1, mf_node_incarnation(dir->fs->node));
+	make_last(shard, shard->version + 1, last);
 	mf_wop_setxattr(wop, MF_XATTR_LAST, last, strlen(last));
 	if (shard == dir->shards->pdata[0]) {
 		struct mf_lease lease;
@@ -278,8 +293,7 @@ static int add_guards(struct mf_batch *batch)
 		return mf_commit_new_object(shard, batch->wop, batch->last);
 	mf_lease_guard(batch->wop, &shard->dir->lease, !shard->stamped);
 	mf_wop_cmpxattr(batch->wop, MF_XATTR_LAST, MF_CMP_EQ, shard->last, strlen(shard->last));
-	g_snprintf(batch->last, sizeof(batch->last), "%016" PRIx64 ".%08x", batch->version,
-		mf_node_incarnation(shard->dir->fs->node));
+	make_last(shard, batch->version, batch->last);
 	mf_wop_setxattr(batch->wop, MF_XATTR_LAST, batch->last, strlen(batch->last));
 	return 0;
 }
@@ -314,6 +328,8 @@ static int freeze(MfShard *shard, struct mf_batch **ret_batch)
 
 	shard->dirty = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, NULL);
 	batch->record = shard->dirty_record;
+	batch->times = shard->dirty_times;
+	batch->ring_low = shard->rec.ring_low;
 	batch->creates = is_head && !dir->created;
 	r = add_guards(batch);
 	g_hash_table_iter_init(&iter, dirty);
@@ -339,7 +355,7 @@ static int freeze(MfShard *shard, struct mf_batch **ret_batch)
 		return r;
 	}
 	if (index) {
-		shard->dirty_record = shard->dirty_times = false;
+		shard->dirty_record = shard->dirty_times = shard->times_due = false;
 		/* What frees space must get through when the pool is full. */
 		if (removes)
 			mf_wop_full_force(batch->wop);
@@ -377,6 +393,8 @@ static void melt(struct mf_batch *batch)
 		g_hash_table_replace(shard->dirty, g_strdup(key), GUINT_TO_POINTER(before));
 	}
 	shard->dirty_record |= batch->record;
+	shard->dirty_times |= batch->times;
+	shard->rec.ring_low = batch->ring_low;
 	for (unsigned i = 0; i < batch->files->len; i++) {
 		MfInode *inode = batch->files->pdata[i];
 		if (inode->names && mf_file_is_dirty(inode) &&
@@ -460,14 +478,14 @@ static void resolve(MfFs *fs, void *arg)
 	g_mutex_lock(&fs->lock);
 	if (ours) {
 		finish(batch, 0);
-	} else if (r == -ETIMEDOUT || (before && !replaced)) {
+	} else if ((r < 0 && r != -ENOENT && r != -ESHUTDOWN) || (before && !replaced)) {
 		/* Waiters have their own deadline; the batch stays as it is, for it may still arrive. */
 		fail(shard, batch->seq, -ETIMEDOUT);
 		g_cond_broadcast(&shard->cond);
 		if (fs->stopping && g_get_monotonic_time() > batch->give_up) {
 			finish(batch, -ETIMEDOUT);
 		} else {
-			if (r != -ETIMEDOUT) {
+			if (before) {
 				submit(batch);
 			} else {
 				g_mutex_unlock(&fs->lock);
@@ -541,6 +559,12 @@ static void flush_prerequisites(MfFs *fs, void *arg)
 	int r = 0;
 
 	g_mutex_lock(&fs->lock);
+	/* New directories side by side. */
+	for (unsigned i = 0; i < batch->inodes->len; i++) {
+		MfInode *inode = batch->inodes->pdata[i];
+		if (inode->kind == MF_KIND_DIR && inode->dir && !inode->dir->created)
+			mf_commit_start(inode->dir->shards->pdata[0]);
+	}
 	for (unsigned i = 0; i < batch->inodes->len && r == 0; i++) {
 		MfInode *inode = batch->inodes->pdata[i];
 		switch (inode->kind) {
@@ -576,7 +600,7 @@ void mf_commit_start(MfShard *shard)
 	MfFs *fs = shard->dir->fs;
 	struct mf_batch *batch;
 
-	if (shard->batch || shard->busy || shard->blocked || shard->gone)
+	if (shard->batch || shard->busy || shard->claims > 0 || shard->blocked || shard->gone)
 		return;
 	if (!has_changes(shard) && !shard->dirty_times) {
 		shard->seq_done = shard->seq;
@@ -721,7 +745,7 @@ void *mf_commit_flusher(void *arg)
 	g_mutex_lock(&fs->lock);
 	while (!fs->stopping) {
 		MfShard *shard = g_queue_peek_head(&fs->dirty_shards);
-		int64_t interval = fs->full ? 0 : fs->conf->commit_interval_ms * INT64_C(1000);
+		int64_t interval = g_atomic_int_get(&fs->full) ? 0 : fs->conf->commit_interval_ms * INT64_C(1000);
 
 		if (!shard) {
 			g_cond_wait(&fs->flusher_cond, &fs->lock);
@@ -734,8 +758,8 @@ void *mf_commit_flusher(void *arg)
 		}
 		unqueue(shard);
 		/* Times alone wait for company, or for the directory to leave memory. */
-		if (has_changes(shard)) {
-			if (shard->batch || shard->busy || shard->blocked)
+		if (has_changes(shard) || shard->times_due) {
+			if (shard->batch || shard->busy || shard->claims > 0 || shard->blocked)
 				shard->seq_wanted = shard->seq; /* goes on when that is over */
 			else
 				mf_commit_start(shard);

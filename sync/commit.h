@@ -29,7 +29,7 @@ int mf_commit_dir(MfDir *dir);
 /* Commits the names of the ancestors down to @dir that are not in RADOS yet. */
 int mf_commit_ancestors(MfDir *dir);
 /* What makes a new object of the directory: exclusive creation, `last', epoch; for the head also the lease. */
-int mf_commit_new_object(MfShard *shard, MfWop *wop, char last[32]);
+int mf_commit_new_object(MfShard *shard, MfWop *wop, char last[MF_LAST_MAX]);
 /* Drops what is not committed: the directory is gone. */
 void mf_commit_forget(MfShard *shard);
 

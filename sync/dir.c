@@ -12,6 +12,8 @@
 #include <sys/stat.h>
 
 #define PAGE_ENTRIES 1000u /* what an OSD returns at once (osd_max_omap_entries_per_request allows 1024) */
+#define FIND_TRIES 3
+#define SHRINK_DIRS 64	   /* looked at in one go */
 #define DENTRY_BYTES 320u  /* a name, its inode and their table slots, roughly */
 
 /* ---- making and freeing ---- */
@@ -87,6 +89,8 @@ static void detach(MfDir *dir, MfDentry *dentry)
 	while (*link != dentry)
 		link = &(*link)->next_name;
 	*link = dentry->next_name;
+	if (!mf_inode_is_dir(inode) && inode->dir == dir && inode->held_dir != dir)
+		inode->dir = inode->names ? inode->names->dir : NULL;
 	g_hash_table_remove(dir->entries, dentry->key);
 	dir->n_local -= dentry->local;
 	dir->fs->n_dentries--;
@@ -114,14 +118,20 @@ static void dir_free(MfDir *dir)
 	MfFs *fs = dir->fs;
 
 	for (enum mf_space s = MF_SPACE_CUR; s < MF_SPACES; s++) {
-		if (dir->sub[s])
-			mf_inode_unpin(fs, g_steal_pointer(&dir->sub[s]));
+		MfInode *sub = g_steal_pointer(&dir->sub[s]);
+		if (!sub)
+			continue;
+		if (sub->names)
+			detach(dir, sub->names);
+		sub->dir = NULL;
+		mf_inode_unpin(fs, sub);
 	}
 	g_queue_unlink(&fs->dir_lru, &dir->lru);
 	g_hash_table_unref(dir->entries);
 	g_ptr_array_unref(dir->shards);
-	dir->inode->dir = NULL;
-	if (dir->inode->kind == MF_KIND_DIR)
+	if (dir->inode->dir == dir)
+		dir->inode->dir = NULL;
+	if (!dir->inode->dir && !dir->inode->removed)
 		dir->inode->attr_loaded = false;
 	g_free(dir);
 	fs->n_dirs--;
@@ -145,6 +155,23 @@ static void drop_entries(MfDir *dir)
 	}
 }
 
+/* Times alone are worth a commit when the directory is to leave memory. Returns whether it must stay for that. */
+static bool flush_times(MfDir *dir)
+{
+	bool any = false;
+
+	if (dir->inode->removed || mf_node_is_fenced(dir->fs->node))
+		return false;
+	for (unsigned i = 0; i < dir->shards->len; i++) {
+		MfShard *shard = dir->shards->pdata[i];
+		if (!shard->dirty_times || shard->gone)
+			continue;
+		any = shard->times_due = true;
+		mf_commit_queue(shard);
+	}
+	return any;
+}
+
 void mf_dir_free_if_unused(MfDir *dir)
 {
 	if (dir->users > 0 || dir->inode->pins > 0)
@@ -165,16 +192,13 @@ void mf_dir_free_if_unused(MfDir *dir)
 	} else if (!dir_is_clean(dir)) {
 		return;
 	}
-	for (unsigned i = 0; i < dir->shards->len; i++) {
-		MfShard *shard = dir->shards->pdata[i];
-		/* Times alone are worth a commit when the directory leaves memory. */
-		if (shard->dirty_times && !dir->inode->removed && !mf_node_is_fenced(dir->fs->node)) {
-			mf_commit_queue(shard);
-			return;
-		}
-	}
+	if (flush_times(dir))
+		return;
 	drop_entries(dir);
-	if (g_hash_table_size(dir->entries) > 0)
+	unsigned subs = 0;
+	for (enum mf_space s = MF_SPACE_CUR; s < MF_SPACES; s++)
+		subs += dir->sub[s] != NULL;
+	if (g_hash_table_size(dir->entries) > subs)
 		return;
 	dir_free(dir);
 }
@@ -183,12 +207,15 @@ void mf_dir_shrink(MfFs *fs)
 {
 	GList *link = fs->dir_lru.tail;
 
-	while (link && fs->n_dentries * DENTRY_BYTES > fs->conf->cache_size / 2) {
+	for (int n = 0; n < SHRINK_DIRS && link && fs->n_dentries * DENTRY_BYTES > fs->conf->cache_size / 2; n++) {
 		MfDir *dir = link->data;
 		link = link->prev;
-		if (dir->users > 0 || !dir_is_clean(dir))
+		if (dir->users > 0 || !dir_is_clean(dir) || flush_times(dir))
 			continue;
 		drop_entries(dir);
+		/* What the kernel holds of it stays; others first the next time. */
+		g_queue_unlink(&fs->dir_lru, &dir->lru);
+		g_queue_push_head_link(&fs->dir_lru, &dir->lru);
 		MfInode *inode = dir->inode;
 		if (inode->pins == 0) {
 			mf_dir_free_if_unused(dir);
@@ -243,7 +270,7 @@ static MfDentry *dentry_new(MfDir *dir, const char *key, MfInode *inode, bool lo
 	*dentry = (MfDentry){ .inode = inode, .dir = dir, .next_name = inode->names, .tag = tag, .local = local };
 	memcpy(dentry->key, key, len);
 	inode->names = dentry;
-	if (inode->kind != MF_KIND_DIR)
+	if (inode->kind != MF_KIND_DIR && !inode->held_dir)
 		inode->dir = dir;
 	g_hash_table_insert(dir->entries, dentry->key, dentry);
 	dir->n_local += local;
@@ -424,6 +451,15 @@ int mf_dir_secure(MfFs *fs, uint64_t ino, const char *key, MfRop **ret_rop, stru
 	return r;
 }
 
+static bool has_batch(const MfDir *dir)
+{
+	for (unsigned i = 0; i < dir->shards->len; i++) {
+		if (((MfShard *)dir->shards->pdata[i])->batch)
+			return true;
+	}
+	return false;
+}
+
 static int dir_load(MfFs *fs, MfInode *inode)
 {
 	MfDir *dir = dir_alloc(fs, inode);
@@ -464,18 +500,20 @@ static int dir_load(MfFs *fs, MfInode *inode)
 	if (r < 0) {
 		if (r == -EIO)
 			g_warning("d.%016" G_GINT64_MODIFIER "x: the directory cannot be loaded", inode->ino);
-		/* Those who wait for it look at inode->dir again. */
-		dir->inode->attr_loaded = false;
+		/* Those who wait for it find that it is gone, and try for themselves. */
+		dir->dead = true;
+		inode->dir = NULL;
+		inode->attr_loaded = false;
 		g_autoptr(GPtrArray) dentries = mf_table_values(dir->entries);
 		for (unsigned i = 0; i < dentries->len; i++) {
 			MfInode *child = ((MfDentry *)dentries->pdata[i])->inode;
 			detach(dir, dentries->pdata[i]);
 			mf_inode_settle(fs, child);
 		}
-		while (dir->users > 0)
-			g_cond_wait(&head->cond, &fs->lock);
 		for (unsigned i = 0; i < dir->shards->len; i++)
 			mf_commit_forget(dir->shards->pdata[i]);
+		while (dir->users > 0 || has_batch(dir))
+			g_cond_wait(&head->cond, &fs->lock);
 		dir_free(dir);
 	} else {
 		mf_dir_shrink(fs);
@@ -528,7 +566,9 @@ void mf_dir_put(MfDir *dir)
 
 	g_assert(dir->users > 0);
 	dir->users--;
-	if (dir->users == 0 && inode->removed)
+	if (dir->dead)
+		g_cond_broadcast(&((MfShard *)dir->shards->pdata[0])->cond); /* who waits to free it */
+	else if (dir->users == 0 && inode->removed)
 		mf_inode_settle(fs, inode);
 }
 
@@ -543,15 +583,16 @@ static int stamp(MfShard *shard, const char *oid)
 	return r == -ECANCELED ? -ESHUTDOWN : r;
 }
 
-/* Begins an exclusive read of the shard: no commit runs meanwhile. May wait. */
-static void shard_begin(MfShard *shard)
+void mf_shard_claim(MfShard *shard)
 {
+	shard->claims++;
 	while (shard->busy || shard->batch)
 		g_cond_wait(&shard->cond, &shard->dir->fs->lock);
+	shard->claims--;
 	shard->busy = true;
 }
 
-static void shard_end(MfShard *shard)
+void mf_shard_release(MfShard *shard)
 {
 	shard->busy = false;
 	g_cond_broadcast(&shard->cond);
@@ -565,7 +606,7 @@ int mf_shard_load(MfShard *shard)
 
 	if (shard->loaded)
 		return 0;
-	shard_begin(shard);
+	mf_shard_claim(shard);
 	if (!shard->loaded) {
 		g_autofree char *oid = mf_oid_dir(shard->dir->inode->ino, shard->ref.id);
 		g_autoptr(MfRop) rop = mf_rop_new();
@@ -585,7 +626,7 @@ int mf_shard_load(MfShard *shard)
 			mf_reaper_recover(shard, mf_rop_get_range(rop, 0, NULL));
 		}
 	}
-	shard_end(shard);
+	mf_shard_release(shard);
 	return r == -ENOENT ? -EIO : r;
 }
 
@@ -608,7 +649,7 @@ static int shard_complete(MfShard *shard)
 
 	if (r < 0)
 		return r;
-	shard_begin(shard);
+	mf_shard_claim(shard);
 	for (bool more = !shard->complete; more;) {
 		g_autoptr(MfRop) rop = mf_rop_new();
 
@@ -632,8 +673,8 @@ static int shard_complete(MfShard *shard)
 		if (!more)
 			shard->complete = true;
 	}
-	shard_end(shard);
-	return r;
+	mf_shard_release(shard);
+	return r == -ENOENT ? -EIO : r;
 }
 
 int mf_dir_complete(MfDir *dir)
@@ -653,9 +694,10 @@ int mf_dir_find(MfDir *dir, enum mf_space space, const char *name, MfDentry **re
 	MfFs *fs = dir->fs;
 	g_autofree char *key = mf_key_entry(space, name);
 
-	for (;;) {
+	for (int tries = 0;; tries++) {
 		MfDentry *dentry = mf_dir_peek(dir, key);
 		MfShard *shard = mf_dir_shard(dir, key);
+		bool claimed = tries >= FIND_TRIES; /* a busy folder: nobody else for once */
 		int r;
 
 		if (dentry) {
@@ -669,15 +711,22 @@ int mf_dir_find(MfDir *dir, enum mf_space space, const char *name, MfDentry **re
 			return r;
 		g_autofree char *oid = mf_oid_dir(dir->inode->ino, shard->ref.id);
 		g_autoptr(MfRop) rop = mf_rop_new();
+		if (claimed)
+			mf_shard_claim(shard);
 		uint64_t seq = shard->seq;
 		mf_rop_omap_key(rop, key);
 		g_mutex_unlock(&fs->lock);
 		r = mf_pool_read(fs->pool, MF_POOL_META, oid, rop);
 		g_mutex_lock(&fs->lock);
+		if (claimed)
+			mf_shard_release(shard);
 		if (r < 0)
-			return r;
-		if (seq != shard->seq || mf_dir_shard(dir, key) != shard || mf_dir_peek(dir, key))
-			continue; /* changed meanwhile: what was read may be old */
+			return r == -ENOENT ? -EIO : r;
+		/* Changed meanwhile: what was read may be old. While the shard was ours, changes are still marked. */
+		if (mf_dir_shard(dir, key) != shard || mf_dir_peek(dir, key) || (!claimed && seq != shard->seq))
+			continue;
+		if (g_hash_table_contains(shard->dirty, key) || mf_batch_has_key(shard->batch, key))
+			continue;
 		GBytes *value = mf_rop_get_key(rop, key);
 		if (!value)
 			return -ENOENT;
@@ -836,4 +885,5 @@ void mf_dir_touch(MfDir *dir, const char *key)
 	inode->attr.ctime = MAX(now, inode->attr.ctime);
 	shard->rec.times[space] = (struct mf_shard_times){ dir->mtime_gen[space], now, inode->attr.ctime };
 	shard->dirty_times = true;
+	shard->seq++;
 }

@@ -23,6 +23,7 @@ struct MfFile {
 	uint64_t cut_size;	 /* smallest size since the last flush: what is beyond must go; protected by lock */
 	bool stored;		 /* f.<ino>.0 is there */
 	bool dirty;		 /* protected by fs->lock */
+	bool flushing;		 /* still dirty to everybody but the one who flushes; protected by fs->lock */
 	bool dirty_attr;	 /* protected by fs->lock */
 	uint64_t bytes;		 /* in memory; protected by fs->lock */
 	GList lru;		 /* in fs->file_lru while bytes > 0; protected by fs->lock */
@@ -83,7 +84,7 @@ void mf_file_free(MfFs *fs, MfInode *inode)
 
 bool mf_file_is_dirty(const MfInode *inode)
 {
-	return inode->file && (inode->file->dirty || inode->file->dirty_attr);
+	return inode->file && (inode->file->dirty || inode->file->dirty_attr || inode->file->flushing);
 }
 
 uint64_t mf_file_extent(const MfInode *inode)
@@ -302,7 +303,7 @@ ssize_t mf_file_write(
 	changed(fs, inode, MAX(size, offset + done), drop_suid);
 	g_mutex_lock(&fs->lock);
 	/* A full pool must show at write(2), and memory must not fill with what cannot be dropped. */
-	bool through = fs->full || fs->file_bytes > fs->conf->cache_size / 2;
+	bool through = g_atomic_int_get(&fs->full) || fs->file_bytes > fs->conf->cache_size / 2;
 	g_mutex_unlock(&fs->lock);
 	if (through) {
 		r = flush(fs, inode);
@@ -535,6 +536,7 @@ static int flush(MfFs *fs, MfInode *inode)
 	g_mutex_lock(&fs->lock);
 	bool dirty = f->dirty || f->dirty_attr;
 	f->dirty = f->dirty_attr = false;
+	f->flushing = dirty;
 	snap.attr = inode->attr;
 	if (inode->dir) {
 		snap.lease = inode->dir->lease;
@@ -554,11 +556,10 @@ static int flush(MfFs *fs, MfInode *inode)
 	}
 	if (r == 0)
 		r = write_stripe(fs, inode, 0, &snap, snap.attr.size, !f->stored);
-	if (r < 0) {
-		g_mutex_lock(&fs->lock);
-		f->dirty = true;
-		g_mutex_unlock(&fs->lock);
-	}
+	g_mutex_lock(&fs->lock);
+	f->flushing = false;
+	f->dirty |= r < 0;
+	g_mutex_unlock(&fs->lock);
 	return r;
 }
 
@@ -587,7 +588,7 @@ void mf_file_shrink(MfFs *fs)
 		MfFile *f = inode->file;
 
 		link = link->prev;
-		if (f->dirty || f->dirty_attr || !g_mutex_trylock(&f->lock))
+		if (f->dirty || f->dirty_attr || f->flushing || !g_mutex_trylock(&f->lock))
 			continue;
 		for (unsigned k = 0; k < f->stripes->len; k++)
 			g_clear_pointer(&stripe_at(f, k)->data, g_byte_array_unref);

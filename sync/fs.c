@@ -14,7 +14,6 @@
 #include <errno.h>
 #include <time.h>
 
-#define WORKERS 32		       /* each may wait for RADOS, and some for others of them */
 #define LOCKS_MAX 1000000u	       /* file locks in memory */
 #define SPACE_AGE_US (5 * G_USEC_PER_SEC) /* statfs asks the monitors no more often */
 
@@ -51,9 +50,9 @@ int mf_fs_note(MfFs *fs, int result)
 {
 	/* A hint: when the pool is full, changes are written through so that the error meets who made them. */
 	if (result == -ENOSPC)
-		fs->full = true;
-	else if (result == 0 && fs->full)
-		fs->full = false;
+		g_atomic_int_set(&fs->full, true);
+	else if (result == 0 && g_atomic_int_get(&fs->full))
+		g_atomic_int_set(&fs->full, false);
 	return result;
 }
 
@@ -144,7 +143,8 @@ int mf_fs_open(MfPool *pool, MfNode *node, const struct mf_conf *conf, MfFs **re
 		fs_free(fs);
 		return r;
 	}
-	fs->workers = g_thread_pool_new(do_work, fs, WORKERS, false, NULL);
+	/* Without a limit: a commit may wait for that of a directory below, as deep as there are new ones. */
+	fs->workers = g_thread_pool_new(do_work, fs, -1, false, NULL);
 	g_mutex_lock(&fs->lock);
 	fs->root = mf_inode_pin(mf_inode_new(fs, MF_ROOT_INO, MF_KIND_DIR));
 	r = mf_dir_get(fs, fs->root, &dir, &space);

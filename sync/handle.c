@@ -101,14 +101,24 @@ static int ready(MfFs *fs, MfInode *inode)
 	return inode->attr_loaded ? 0 : mf_attr_load(fs, inode);
 }
 
+static void shrink(MfFs *fs)
+{
+	g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&fs->lock);
+
+	mf_file_shrink(fs);
+}
+
 ssize_t mf_fs_read(MfFs *fs, MfHandle *handle, void *buf, size_t len, uint64_t offset)
 {
 	int r = ready(fs, handle->inode);
 
 	if (r < 0)
 		return r;
-	return handle->inode->kind == MF_KIND_MESSAGE ? mf_message_read(fs, handle->inode, buf, len, offset) :
-							mf_file_read(fs, handle->inode, buf, len, offset);
+	if (handle->inode->kind == MF_KIND_MESSAGE)
+		return mf_message_read(fs, handle->inode, buf, len, offset);
+	ssize_t n = mf_file_read(fs, handle->inode, buf, len, offset);
+	shrink(fs);
+	return n;
 }
 
 ssize_t mf_fs_write(MfFs *fs, MfHandle *handle, const void *buf, size_t len, uint64_t offset, int flags, uint32_t uid)
@@ -120,7 +130,9 @@ ssize_t mf_fs_write(MfFs *fs, MfHandle *handle, const void *buf, size_t len, uin
 		return r;
 	if (handle->inode->kind == MF_KIND_MESSAGE)
 		return mf_message_write(fs, handle->inode, buf, len, offset, append);
-	return mf_file_write(fs, handle->inode, buf, len, offset, append, uid != 0);
+	ssize_t n = mf_file_write(fs, handle->inode, buf, len, offset, append, uid != 0);
+	shrink(fs);
+	return n;
 }
 
 int mf_fs_fallocate(MfFs *fs, MfHandle *handle, int mode, uint64_t offset, uint64_t len)

@@ -42,6 +42,7 @@ void mf_inode_settle(MfFs *fs, MfInode *inode)
 	}
 	if (inode->unnamed)
 		mf_inode_named(fs, inode);
+	MfDir *held = g_steal_pointer(&inode->held_dir);
 	g_hash_table_remove(fs->inodes, &inode->ino);
 	if (inode->message)
 		mf_message_free(fs, inode);
@@ -51,6 +52,8 @@ void mf_inode_settle(MfFs *fs, MfInode *inode)
 	g_clear_pointer(&inode->reaps, g_array_unref);
 	g_free(inode->target);
 	g_slice_free(MfInode, inode);
+	if (held)
+		mf_dir_put(held);
 }
 
 void mf_inode_unpin(MfFs *fs, MfInode *inode)

@@ -31,7 +31,7 @@ struct MfMessage {
 	bool writing;	  /* protected by lock; buffers are the authority, not RADOS */
 	bool stored;	  /* m.<ino> is there */
 	bool dirty;	  /* written to since the last flush; protected by fs->lock */
-	bool header_dirty; /* protected by fs->lock */
+	bool flushing;	  /* still dirty to everybody but the one who flushes; protected by fs->lock */
 	unsigned stored_stripes; /* objects beyond the end must be removed */
 	EVP_MD_CTX *sum;  /* of all stripes before summed; protected by lock */
 	unsigned summed;
@@ -94,7 +94,7 @@ void mf_message_free(MfFs *fs, MfInode *inode)
 
 bool mf_message_is_dirty(const MfInode *inode)
 {
-	return inode->message && inode->message->writing && (inode->message->dirty || inode->message->header_dirty);
+	return inode->message && inode->message->writing && (inode->message->dirty || inode->message->flushing);
 }
 
 uint64_t mf_message_extent(const MfInode *inode)
@@ -399,8 +399,9 @@ static int flush(MfFs *fs, MfInode *inode)
 	int r = 0;
 
 	g_mutex_lock(&fs->lock);
-	bool dirty = m->writing && (m->dirty || m->header_dirty);
-	m->dirty = m->header_dirty = false;
+	bool dirty = m->writing && m->dirty;
+	m->dirty = false;
+	m->flushing = dirty;
 	g_mutex_unlock(&fs->lock);
 	if (!dirty)
 		return 0;
@@ -408,16 +409,20 @@ static int flush(MfFs *fs, MfInode *inode)
 	for (unsigned k = 1; k < n && r == 0; k++) {
 		if (stripe_at(m, k)->dirty || !stripe_at(m, k)->stored)
 			r = store_stripe(fs, inode, k);
+		/* A long one, of holes perhaps, must not come into memory as a whole. */
+		if (r == 0 && k + KEEP_STRIPES < n) {
+			r = sum_up_to(fs, inode, k + 1);
+			drop_plain(fs, stripe_at(m, k));
+		}
 	}
 	if (r == 0)
 		r = store_head(fs, inode);
 	if (r == 0)
 		r = remove_beyond(fs, inode, n);
-	if (r < 0) {
-		g_mutex_lock(&fs->lock);
-		m->dirty = true;
-		g_mutex_unlock(&fs->lock);
-	}
+	g_mutex_lock(&fs->lock);
+	m->flushing = false;
+	m->dirty |= r < 0;
+	g_mutex_unlock(&fs->lock);
 	return r;
 }
 
@@ -491,6 +496,14 @@ static size_t put(MfFs *fs, MfInode *inode, const uint8_t *from, size_t len, uin
 	size_t done = 0;
 	int r = 0;
 
+	/* A hole: the stripe that was the last one grows by zeros. */
+	if (offset > m->size && m->size > 0) {
+		unsigned last = stripe_count(m->size) - 1;
+		r = load_plain(fs, inode, last);
+		stripe_at(m, last)->dirty = true;
+		if (last < m->summed)
+			m->sum_broken = true;
+	}
 	while (done < len && r == 0) {
 		uint64_t at = offset + done;
 		unsigned k = at / MF_STRIPE_SIZE;
@@ -618,7 +631,7 @@ void mf_message_seal(MfFs *fs, MfInode *inode)
 {
 	MfMessage *m = inode->message;
 
-	if (!m || !m->writing || m->dirty)
+	if (!m || !m->writing || m->dirty || m->flushing)
 		return;
 	/* Somebody is in the middle of it: whoever ends last comes here again. */
 	if (!g_mutex_trylock(&m->lock))

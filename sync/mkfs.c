@@ -48,7 +48,7 @@ static int make_root(MfPool *pool)
 		return r;
 	mf_wop_setxattr(wop, MF_XATTR_RECORD, record->data, record->len);
 	mf_wop_setxattr(wop, MF_XATTR_SHARD, shard->data, shard->len);
-	mf_wop_setxattr(wop, MF_XATTR_LAST, "0000000000000001.00000000", 25);
+	mf_wop_setxattr(wop, MF_XATTR_LAST, "0000000000000001.00000000.0000000000000000", 42);
 	return mf_pool_write(pool, MF_POOL_META, oid, wop);
 }
 

@@ -22,6 +22,8 @@ typedef struct MfMessage MfMessage;
 typedef struct MfFile MfFile;
 typedef struct MfStripeCache MfStripeCache;
 
+#define MF_LAST_MAX 48u /* version.incarnation.sequence in hex, and a NUL */
+
 struct mf_reap {
 	struct mf_reap_record rec;
 	uint64_t dir; /* whose to-delete list has the record; 0: none */
@@ -37,6 +39,7 @@ struct MfInode {
 	bool published;	      /* message: has, or had, a name that other nodes may see */
 	bool unsealed;	      /* message: published while it is still being written */
 	bool unnamed;	      /* no committed directory entry leads to it yet: keeps the window of inode numbers open */
+	unsigned naming;      /* commits in flight that name it first */
 	bool removed;	      /* the last name is gone */
 	unsigned pins;	      /* operations, handles and the kernel's references */
 	unsigned opens;
@@ -45,6 +48,7 @@ struct MfInode {
 	uint32_t nlink;	      /* names that are not local; directories: 2 + subdirectories */
 	struct mf_attr attr;
 	MfDir *dir;	      /* DIR: its own (NULL until loaded); others: where its names are, or were */
+	MfDir *held_dir;      /* a user of it: dir must stay although no name keeps it */
 	MfDentry *names;
 	char *target;	      /* symlink */
 	GHashTable *xattrs;   /* name behind "user." -> GBytes */
@@ -76,16 +80,18 @@ struct MfShard {
 	bool loaded;	/* record and `last' read, object stamped where needed */
 	bool complete;	/* every entry is in memory */
 	bool busy;	/* somebody reads it, or splits it: wait on cond */
+	unsigned claims; /* who waits to be busy: no commit may start */
 	bool blocked;	/* a rename out of here waits for its other half: no commit may start */
 	bool stamped;	/* the object carries our epoch */
 	bool gone;	/* its directory was removed */
 	uint64_t version;
-	char last[32];	/* xattr `last' as stored */
+	char last[MF_LAST_MAX]; /* xattr `last' as stored */
 	struct mf_shard_record rec;
 	GHashTable *dirty;	 /* key -> enum mf_on_disk */
 	GHashTable *values;	 /* reap, intent and gain keys -> GByteArray */
 	GHashTable *dirty_files; /* MfInode, pinned: bytes or attributes to be flushed with the next commit */
 	bool dirty_record;	 /* head: the directory's own record changed */
+	bool times_due;		 /* commit dirty_times even so: the directory is to leave memory */
 	bool dirty_times;	 /* worth a commit only together with something else */
 	bool queued;		 /* in fs->dirty_shards */
 	int64_t dirty_since;	 /* monotonic us */
@@ -112,6 +118,7 @@ struct MfDir {
 	GHashTable *entries; /* key -> MfDentry */
 	unsigned users;	     /* operations inside: do not evict */
 	unsigned n_local;
+	bool dead;	/* its load failed: to be freed by who loaded it */
 	bool recovered; /* loaded, and what a crash left half done is finished */
 	GList lru; /* in fs->dir_lru */
 };
@@ -130,6 +137,7 @@ struct MfFs {
 	GQueue dir_lru;	     /* head: most recently used */
 	GQueue file_lru;     /* MfInode with loaded bytes of a plain file */
 	uint64_t n_dentries, n_dirs;
+	uint64_t commit_seq;
 	MfStripeCache *cache;
 	uint64_t file_bytes;  /* of plain files, in memory */
 	uint64_t write_bytes; /* of messages being written, in memory */
@@ -137,12 +145,13 @@ struct MfFs {
 	bool reserving;
 	GHashTable *unnamed; /* MfInode whose number the window must cover */
 	GHashTable *references; /* tags noted in node.<incarnation>: their names are not committed yet */
-	bool full;	     /* the last write answered -ENOSPC */
+	gint full;	     /* atomic: the last write answered -ENOSPC */
 	bool stopping;
 	GCond flusher_cond, reserve_cond;
 	GThread *flusher;
 	GThread *sweeper;
 	GThreadPool *workers; /* blocking work: prerequisites of commits, reaping */
+	unsigned gains_pending; /* renames between two objects that timed out half done */
 	unsigned reaping;     /* jobs queued or running */
 	GCond reap_cond;
 	struct mf_pool_space space; /* protected by lock; statfs */

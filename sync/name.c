@@ -319,6 +319,11 @@ void mf_name_drop(MfDir *dir, MfDentry *dentry)
 	bool on_disk = mf_dir_remove(dir, dentry);
 	bool last = inode->names == NULL && !(inode->kind == MF_KIND_MESSAGE && inode->linked && inode->nlink > 0);
 	inode->removed = last;
+	if (!inode->names && !inode->held_dir) {
+		/* Its lease and its epoch are those of the directory for as long as it is open. */
+		inode->dir = inode->held_dir = dir;
+		dir->users++;
+	}
 	if (inode->attr_loaded)
 		inode->attr.ctime = MAX(mf_fs_now(), inode->attr.ctime + 1);
 	if (!last && inode->attr_loaded)
@@ -393,16 +398,22 @@ int mf_name_check_rmdir(MfDir *dir, MfDentry *dentry)
 	int r = mf_dir_get(fs, inode, &child, &space);
 
 	if (r == 0) {
-		r = mf_dir_complete(child);
-		if (r == 0 && !mf_dir_is_empty(child, space))
-			r = -ENOTEMPTY;
-		/* Its object must not appear after we said that it is gone. */
-		if (r == 0 && inode->kind == MF_KIND_DIR) {
-			r = mf_rename_settle(child);
-			if (r == 0 && has_batch(child)) {
+		/* Whatever waits makes it necessary to look again. */
+		for (;;) {
+			r = mf_dir_complete(child);
+			if (r == 0 && !mf_dir_is_empty(child, space))
+				r = -ENOTEMPTY;
+			if (r < 0 || inode->kind == MF_KIND_SUBDIR)
+				break;
+			/* Its object must not appear after we said that it is gone. */
+			if (mf_rename_is_pending(child))
+				r = mf_rename_settle(child);
+			else if (has_batch(child))
 				wait_batch(fs, child);
-				r = mf_dir_is_empty(child, space) ? 0 : -ENOTEMPTY;
-			}
+			else
+				break;
+			if (r < 0)
+				break;
 		}
 		mf_dir_put(child);
 	}
@@ -419,6 +430,7 @@ void mf_name_drop_dir(MfDir *dir, MfDentry *dentry)
 	mf_dir_touch(dir, dentry->key);
 	bool on_disk = mf_dir_remove(dir, dentry);
 	inode->removed = true;
+	inode->attr.ctime = MAX(mf_fs_now(), inode->attr.ctime + 1);
 	if (inode->kind == MF_KIND_SUBDIR) {
 		dir->sub[inode->space] = NULL;
 		inode->dir = NULL;
@@ -575,7 +587,7 @@ static void withdraw(MfDir *dir, const char *key, MfInode *inode)
 
 	if (dentry && dentry->inode == inode)
 		mf_name_drop(dir, dentry);
-	if (!inode->linked && mf_inode_has_local_name(inode) && inode->nlink == 0)
+	if (inode->unnamed && inode->naming == 0 && mf_inode_has_local_name(inode))
 		inode->published = false;
 }
 
@@ -636,11 +648,9 @@ static int link_locked(MfFs *fs, MfInode *inode, struct mf_parent *p, const char
 		return 0;
 	/* Postfix deletes its queue file on the strength of this link(2): durable when it returns. */
 	r = mf_commit_wait_key(p->dir, key);
-	if (r == 0)
-		r = mf_commit_ancestors(p->dir);
 	if (r < 0 && r != -ETIMEDOUT)
 		withdraw(p->dir, key, inode);
-	return r;
+	return r < 0 ? r : mf_commit_ancestors(p->dir);
 }
 
 int mf_fs_link(MfFs *fs, uint64_t ino, uint64_t parent, const char *name, struct mf_stat *ret)

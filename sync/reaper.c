@@ -41,33 +41,24 @@ static int remove_stripes(MfFs *fs, enum mf_pool_which which, char *(*name)(uint
 	return r;
 }
 
-/* Other names may share the bytes, so the stripes go only with the last reference. */
+/* Other names may share the bytes, so the stripes go only when the last reference has taken the head. */
 static int remove_message(MfFs *fs, uint64_t ino, uint64_t tag, uint64_t size)
 {
 	g_autofree char *oid = mf_oid_message(ino, 0);
-	bool striped = size > MF_STRIPE_SIZE;
-	int r = 0;
-
-	if (striped) {
-		g_autoptr(MfRop) rop = mf_rop_new();
-		mf_refcount_read(rop);
-		r = mf_pool_read(fs->pool, MF_POOL_DATA, oid, rop);
-		int count = r == 0 ? mf_refcount_count(rop) : 0;
-		if (count < 0)
-			return count;
-		if (r < 0 && r != -ENOENT)
-			return r;
-		if (count <= 1)
-			r = remove_stripes(fs, MF_POOL_DATA, mf_oid_message, ino, size, MF_STRIPE_SIZE);
-		if (r < 0 && r != -ENOENT)
-			return r;
-	}
 	g_autoptr(MfWop) wop = mf_wop_new();
+	g_autoptr(MfRop) rop = mf_rop_new();
+
 	mf_wop_assert_exists(wop);
 	mf_refcount_put(wop, tag);
 	mf_wop_full_force(wop);
-	r = mf_pool_write(fs->pool, MF_POOL_DATA, oid, wop);
-	return r == -ENOENT || (r == -EINVAL && tag != 0) ? 0 : r;
+	int r = mf_pool_write(fs->pool, MF_POOL_DATA, oid, wop);
+	if (r == -EINVAL && tag != 0)
+		r = 0; /* never taken */
+	if ((r < 0 && r != -ENOENT) || size <= MF_STRIPE_SIZE)
+		return r == -ENOENT ? 0 : r;
+	mf_rop_xattrs(rop);
+	r = mf_pool_read(fs->pool, MF_POOL_DATA, oid, rop);
+	return r == -ENOENT ? remove_stripes(fs, MF_POOL_DATA, mf_oid_message, ino, size, MF_STRIPE_SIZE) : r;
 }
 
 static int remove_dir(MfFs *fs, uint64_t ino)
@@ -173,11 +164,9 @@ void mf_reaper_unlinked(MfShard *shard, MfInode *inode, uint64_t tag, bool on_di
 	if (inode->kind == MF_KIND_FILE && !last)
 		return;
 	struct mf_reap_record rec = { inode->kind, inode->ino, tag, extent_of(inode) };
-	if (!on_disk && tag != 0) {
-		/* No commit ever had the name, but its reference was taken. */
-		mf_reaper_put(fs, inode, tag);
-		return;
-	}
+	/* The name may be in RADOS under a key that it had before: only what no commit has named, or names now, may go
+	 * without a record. */
+	on_disk |= !inode->unnamed || inode->naming > 0 || tag != 0;
 	if (!on_disk) {
 		/* No commit ever named it; a crash leaves it to the sweep of unnamed numbers. */
 		bool stored = inode->kind == MF_KIND_MESSAGE ? mf_message_is_stored(inode) :

@@ -17,6 +17,8 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#define RETRY_US G_USEC_PER_SEC
+
 struct op {
 	MfFs *fs;
 	struct mf_parent src, dst;
@@ -38,8 +40,8 @@ static int check_place(const MfInode *inode, const struct mf_parent *at, const s
 		return messages ? 0 : -EXDEV;
 	case MF_KIND_FILE:
 		if (!messages)
-			/* Names of one file share the object of their directory. */
-			return inode->linked && at->dir != to->dir ? -EXDEV : 0;
+			/* Names of one file share the object of their directory; it is all in memory when there are several. */
+			return inode->names->next_name && at->dir != to->dir ? -EXDEV : 0;
 		/* One that was there before its directory became a Maildir may move within it. */
 		return at->dir == to->dir && at->space != MF_SPACE_SELF && to->space != MF_SPACE_TMP ? 0 : -EXDEV;
 	case MF_KIND_SUBDIR:
@@ -223,26 +225,38 @@ struct tail {
 	bool gained;
 };
 
+/* A rename that has begun must end: only the end of this mount lets it go, and then the next one goes on. */
+static int until_committed(MfShard *shard)
+{
+	MfFs *fs = shard->dir->fs;
+	int r;
+
+	while ((r = mf_commit_wait(shard)) < 0 && !mf_node_is_fenced(fs->node) && !fs->stopping) {
+		g_mutex_unlock(&fs->lock);
+		g_usleep(RETRY_US);
+		g_mutex_lock(&fs->lock);
+	}
+	return r;
+}
+
 static void finish_tail(MfFs *fs, void *arg)
 {
 	struct tail *tail = arg;
 	int r = 0;
 
 	g_mutex_lock(&fs->lock);
-	while (!tail->gained) {
-		r = mf_commit_wait(tail->dst_shard);
-		tail->gained = r == 0;
-		if (r < 0 && (mf_node_is_fenced(fs->node) || fs->stopping))
-			break;
+	if (!tail->gained) {
+		r = until_committed(tail->dst_shard);
+		fs->gains_pending--;
 	}
 	if (r == 0 && tail->child && tail->child->dir)
-		r = mf_commit_wait(tail->child->dir->shards->pdata[0]);
+		r = until_committed(tail->child->dir->shards->pdata[0]);
 	tail->src_shard->blocked = false;
 	if (r == 0) {
 		mf_dir_set_value(tail->src_head->dir, tail->src_head, tail->intent_key, NULL);
-		r = mf_commit_wait(tail->src_shard);
+		r = until_committed(tail->src_shard);
 		if (r == 0 && tail->src_head != tail->src_shard)
-			r = mf_commit_wait(tail->src_head);
+			r = until_committed(tail->src_head);
 	}
 	if (r == 0 && !tail->dst_shard->gone)
 		mf_dir_set_value(tail->dst_shard->dir, tail->dst_shard, tail->gain_key, NULL);
@@ -343,6 +357,14 @@ static int rename_two(struct op *op)
 	uint64_t id;
 	int r = 0;
 
+	/* While a gain is under way its source does not commit: two of them could wait for each other. */
+	int64_t deadline = g_get_monotonic_time() + fs->conf->op_timeout_ms * INT64_C(1000);
+	while (fs->gains_pending > 0 && r == 0) {
+		if (!g_cond_wait_until(&fs->reap_cond, &fs->lock, deadline))
+			r = -ETIMEDOUT;
+	}
+	if (r < 0)
+		goto out;
 	/* The note of a reference says where its name is made: it must be gone before the name is elsewhere. */
 	mf_name_wait_reference(fs, op->from->tag);
 	r = mark_moved(fs, inode);
@@ -391,6 +413,7 @@ static int rename_two(struct op *op)
 	apply(op, false, op->from->tag);
 	r = mf_commit_wait(tail->dst_shard);
 	tail->gained = r == 0;
+	fs->gains_pending += !tail->gained;
 	fs->reaping++;
 	mf_fs_work(fs, finish_tail, tail);
 out:
@@ -411,29 +434,42 @@ static bool has_intent(MfShard *head)
 	return false;
 }
 
+static bool has_gain(MfShard *shard)
+{
+	GHashTableIter iter;
+	gpointer key;
+
+	g_hash_table_iter_init(&iter, shard->values);
+	while (g_hash_table_iter_next(&iter, &key, NULL)) {
+		if (g_str_has_prefix(key, MF_KEY_GAIN))
+			return true;
+	}
+	return false;
+}
+
+bool mf_rename_is_pending(MfDir *dir)
+{
+	for (unsigned i = 0; i < dir->shards->len; i++) {
+		if (has_gain(dir->shards->pdata[i]))
+			return true;
+	}
+	return has_intent(dir->shards->pdata[0]);
+}
+
 int mf_rename_settle(MfDir *dir)
 {
 	MfFs *fs = dir->fs;
+	int64_t deadline = g_get_monotonic_time() + fs->conf->op_timeout_ms * INT64_C(1000);
 
 	for (unsigned i = 0; i < dir->shards->len; i++) {
 		MfShard *shard = dir->shards->pdata[i];
-		GHashTableIter iter;
-		gpointer key;
-		bool found;
-
-		do {
-			found = false;
-			g_hash_table_iter_init(&iter, shard->values);
-			while (g_hash_table_iter_next(&iter, &key, NULL))
-				found |= g_str_has_prefix(key, MF_KEY_GAIN);
-			if (found)
-				g_cond_wait(&shard->cond, &fs->lock);
-		} while (found && !mf_node_is_fenced(fs->node));
+		while (has_gain(shard)) {
+			if (!g_cond_wait_until(&shard->cond, &fs->lock, deadline))
+				return -ETIMEDOUT;
+		}
 	}
 	/* Nor may an intent come to light again after its marker is gone. */
-	for (int r = 0; r == 0 && has_intent(dir->shards->pdata[0]);)
-		r = mf_commit_wait(dir->shards->pdata[0]);
-	return 0;
+	return has_intent(dir->shards->pdata[0]) ? mf_commit_wait(dir->shards->pdata[0]) : 0;
 }
 
 /* ---- rename(2) ---- */
@@ -453,12 +489,13 @@ static int run(struct op *op, bool *ret_two)
 			if (r < 0)
 				return r;
 		}
-		r = check(op);
-		if (r < 0)
-			return r;
 		MfInode *from = mf_inode_pin(op->from->inode);
-		uint64_t to_ino = op->to ? op->to->inode->ino : 0;
 		r = mf_attr_load(op->fs, from);
+		if (r == 0)
+			r = find_both(op);
+		if (r == 0 && op->from->inode == from)
+			r = check(op);
+		uint64_t to_ino = r == 0 && op->to ? op->to->inode->ino : 0;
 		if (r == 0 && to_ino) {
 			MfInode *to = mf_inode_find(op->fs, to_ino);
 			if (to) {

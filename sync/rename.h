@@ -13,3 +13,4 @@
 int mf_rename_recover(MfDir *dir, GArray *kvs);
 /* Waits until no rename into @dir needs it any more, so that it may be removed. */
 int mf_rename_settle(MfDir *dir);
+bool mf_rename_is_pending(MfDir *dir);

@@ -94,20 +94,6 @@ static void remove_moved(MfFs *fs, MfShard *from, GPtrArray *moved)
 	}
 }
 
-static void hold(MfShard *shard)
-{
-	while (shard->busy || shard->batch)
-		g_cond_wait(&shard->cond, &shard->dir->fs->lock);
-	shard->busy = true;
-}
-
-static void let_go(MfShard *shard)
-{
-	shard->busy = false;
-	g_cond_broadcast(&shard->cond);
-	mf_commit_kick(shard);
-}
-
 static bool is_large(const MfShard *shard)
 {
 	return shard->rec.n_entries > shard->dir->fs->conf->split_entries && shard->ref.depth < DEPTH_MAX;
@@ -143,12 +129,10 @@ static void divide(MfShard *from, MfShard *to)
 }
 
 /* The map and the lower half's record, in one operation on the head. */
-static int flip(MfFs *fs, MfShard *head)
+static int flip(MfShard *head)
 {
 	head->dirty_record = true;
 	head->seq++;
-	if (head->busy)
-		let_go(head);
 	return mf_commit_wait(head);
 }
 
@@ -162,9 +146,9 @@ static void split(MfFs *fs, void *arg)
 	g_mutex_lock(&fs->lock);
 	/* Every entry in memory, so that the counts of both halves are true. */
 	int r = mf_dir_complete(dir);
-	hold(head);
+	mf_shard_claim(head);
 	if (shard != head)
-		hold(shard);
+		mf_shard_claim(shard);
 	if (r == 0 && is_large(shard) && !dir->inode->removed && dir->created) {
 		struct mf_shard_ref ref = {
 			dir->next_shard++,
@@ -187,12 +171,13 @@ static void split(MfFs *fs, void *arg)
 			/* No commit of either half may be acknowledged before the map leads to it. */
 			upper->busy = true;
 			g_ptr_array_add(dir->shards, upper);
+			mf_shard_release(head);
 			do
-				r = flip(fs, head);
+				r = flip(head);
 			while (r < 0 && !mf_node_is_fenced(fs->node) && !fs->stopping);
 			if (shard != head)
-				let_go(shard);
-			let_go(upper);
+				mf_shard_release(shard);
+			mf_shard_release(upper);
 			mf_commit_queue(upper);
 			if (r == 0) {
 				g_mutex_unlock(&fs->lock);
@@ -203,13 +188,13 @@ static void split(MfFs *fs, void *arg)
 			g_ptr_array_add(dir->shards, upper);
 			g_ptr_array_remove_index(dir->shards, dir->shards->len - 1);
 			if (shard != head)
-				let_go(shard);
-			let_go(head);
+				mf_shard_release(shard);
+			mf_shard_release(head);
 		}
 	} else {
 		if (shard != head)
-			let_go(shard);
-		let_go(head);
+			mf_shard_release(shard);
+		mf_shard_release(head);
 	}
 	mf_dir_put(dir);
 	fs->reaping--;

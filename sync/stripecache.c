@@ -83,8 +83,8 @@ void mf_stripecache_put(MfStripeCache *cache, uint64_t ino, uint32_t index, GByt
 	g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&cache->lock);
 	struct entry *e = g_hash_table_lookup(cache->entries, &(struct entry){ .ino = ino, .index = index });
 
-	if (e)
-		return;
+	if (e || g_bytes_get_size(plain) > cache->limit / 2)
+		return; /* there, or it would throw everything else out */
 	e = g_new0(struct entry, 1);
 	*e = (struct entry){ .ino = ino, .index = index, .plain = g_bytes_ref(plain), .link.data = e };
 	g_hash_table_add(cache->entries, e);

@@ -186,20 +186,27 @@ static int sweep_references(MfFs *fs, uint32_t incarnation)
 static int sweep(MfFs *fs, uint32_t incarnation)
 {
 	struct mf_window window;
-	int r = mf_node_read_window(fs->node, incarnation, &window);
+	int r = mf_node_read_window(fs->node, incarnation, &window), failed = 0;
 
+	if (r == -ENOENT)
+		return 0;
+	/* One damaged directory must not keep the rest from being looked at. */
 	for (uint64_t n = window.low; r == 0 && n < window.high; n++) {
 		uint64_t ino = (uint64_t)incarnation << 32 | n;
 		if (stopping(fs))
 			return -EINTR;
-		r = sweep_object(fs, MF_KIND_MESSAGE, ino);
-		if (r == 0)
-			r = sweep_stripes(fs, ino);
-		if (r == 0)
-			r = sweep_object(fs, MF_KIND_FILE, ino);
-		if (r == 0)
-			r = sweep_object(fs, MF_KIND_DIR, ino);
+		int rr = sweep_object(fs, MF_KIND_MESSAGE, ino);
+		if (rr == 0)
+			rr = sweep_stripes(fs, ino);
+		if (rr == 0)
+			rr = sweep_object(fs, MF_KIND_FILE, ino);
+		if (rr == 0)
+			rr = sweep_object(fs, MF_KIND_DIR, ino);
+		if (rr < 0)
+			failed = rr;
 	}
+	if (r == 0)
+		r = failed;
 	if (r == 0)
 		r = sweep_references(fs, incarnation);
 	return r < 0 ? r : mf_node_swept(fs->node, incarnation);

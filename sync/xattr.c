@@ -24,7 +24,7 @@ static char *place(const MfInode *inode, enum mf_pool_which *ret_which, char **r
 		return mf_oid_dir(inode->ino, 0);
 	case MF_KIND_SUBDIR:
 		g_free(*ret_prefix);
-		*ret_prefix = g_strdup_printf("s%d.", inode->space);
+		*ret_prefix = g_strdup_printf("s%016" G_GINT64_MODIFIER "x.", inode->ino);
 		return mf_oid_dir(inode->dir->inode->ino, 0);
 	case MF_KIND_MESSAGE:
 		*ret_which = MF_POOL_DATA;

@@ -8,7 +8,8 @@
  *  - link(2): of a symlink, FIFO, socket: EOPNOTSUPP; of a plain file into another directory, or across the border of
  *    the message directories: EXDEV.
  *  - rename(2): of a Maildir's cur, new, tmp: EXDEV; of a message out of, or a plain file into, the message
- *    directories: EXDEV; of a plain file with several links into another directory: EXDEV.
+ *    directories: EXDEV; of a plain file with several links into another directory: EXDEV (left out once they are
+ *    one again).
  *  - mknod(2) of anything but a plain file: EOPNOTSUPP.
  *  - in a Maildir's tmp: mkdir, symlink: EOPNOTSUPP.
  *  - a published message: open for writing, truncate, and writes through an older descriptor: EPERM. A file created
@@ -27,35 +28,45 @@
 
 enum space { SPACE_PLAIN, SPACE_CUR, SPACE_NEW, SPACE_TMP };
 
-/* Published messages by their inode on B. Small: linear. */
-static ino_t *published;
-static size_t n_published, cap_published;
+/* Inodes of B, a few: linear. */
+struct inodes {
+	ino_t *ino;
+	size_t n, cap;
+};
 
-static bool is_published(ino_t ino)
+static struct inodes published;	  /* messages */
+static struct inodes once_linked; /* plain files that have or had several names */
+
+static bool contains(const struct inodes *set, ino_t ino)
 {
-	for (size_t i = 0; i < n_published; i++)
-		if (published[i] == ino)
+	for (size_t i = 0; i < set->n; i++)
+		if (set->ino[i] == ino)
 			return true;
 	return false;
 }
 
-static void set_published(ino_t ino, bool yes)
+static void put(struct inodes *set, ino_t ino, bool in)
 {
-	for (size_t i = 0; i < n_published; i++)
-		if (published[i] == ino) {
-			if (!yes)
-				published[i] = published[--n_published];
+	for (size_t i = 0; i < set->n; i++)
+		if (set->ino[i] == ino) {
+			if (!in)
+				set->ino[i] = set->ino[--set->n];
 			return;
 		}
-	if (!yes)
+	if (!in)
 		return;
-	if (n_published == cap_published) {
-		cap_published = cap_published ? cap_published * 2 : 64;
-		published = realloc(published, cap_published * sizeof(*published));
-		if (!published)
+	if (set->n == set->cap) {
+		set->cap = set->cap ? set->cap * 2 : 64;
+		set->ino = realloc(set->ino, set->cap * sizeof(*set->ino));
+		if (!set->ino)
 			abort();
 	}
-	published[n_published++] = ino;
+	set->ino[set->n++] = ino;
+}
+
+static bool is_published(ino_t ino)
+{
+	return contains(&published, ino);
 }
 
 static const char *base_of(const char *path)
@@ -174,6 +185,8 @@ static int judge_move(const struct place *s, const struct place *d, bool *skip)
 		return EXDEV;
 	if (s->space == SPACE_PLAIN && s->dir != d->dir && s->st.st_nlink > 1)
 		return EXDEV;
+	if (s->space == SPACE_PLAIN && s->dir != d->dir && contains(&once_linked, s->st.st_ino))
+		*skip = true;
 	return 0;
 }
 
@@ -327,9 +340,14 @@ void mf_rules_judge(struct world *w, const struct op *op, struct ruling *r)
 	case OP_SETXATTR:
 	case OP_GETXATTR:
 	case OP_REMOVEXATTR:
+		if (strncmp(op->name, "user.", 5)) {
+			r->err[0] = EOPNOTSUPP;
+			r->dry.kind = OP_LSTAT;
+		}
+		break;
 	case OP_FSETXATTR:
 	case OP_FGETXATTR:
-		if (strncmp(op->name, "user.", 5)) {
+		if (strncmp(op->name, "user.", 5) && w->slot[op->actor][op->slot].open) {
 			r->err[0] = EOPNOTSUPP;
 			r->no_b = true;
 		}
@@ -430,15 +448,20 @@ void mf_rules_learn(struct world *w, const struct op *op)
 			return;
 		mf_parent(real, dir);
 		p.space = space_of_dir(dir);
-		set_published(s->ino_b, p.space == SPACE_CUR || p.space == SPACE_NEW);
+		put(&once_linked, s->ino_b, false);
+		put(&published, s->ino_b, p.space == SPACE_CUR || p.space == SPACE_NEW);
 		s->direct_writer = is_published(s->ino_b) && s->accmode != O_RDONLY;
 		return;
 	}
 	locate(path, &p);
 	if (!p.exists || !S_ISREG(p.st.st_mode))
 		return;
-	if (op->kind == OP_MKNOD)
-		set_published(p.st.st_ino, false);
+	if (op->kind == OP_MKNOD) {
+		put(&published, p.st.st_ino, false);
+		put(&once_linked, p.st.st_ino, false);
+	}
+	if (op->kind == OP_LINK && p.space == SPACE_PLAIN)
+		put(&once_linked, p.st.st_ino, true);
 	if (p.space == SPACE_CUR || p.space == SPACE_NEW)
-		set_published(p.st.st_ino, true);
+		put(&published, p.st.st_ino, true);
 }

@@ -101,7 +101,7 @@ struct result {
 	struct stat fd_pre, fd_post;
 	int64_t pos;
 	struct stat named; /* of the file that utimensat named, before anything reads it */
-	char note[400]; /* not empty: this side contradicts itself */
+	char note[400];	   /* not empty: this side contradicts itself */
 };
 
 /* What one slot of one actor holds, as the driver knows it. */
@@ -137,6 +137,7 @@ struct world {
 	struct features feat[NSIDES], use;
 	enum rules rules;
 	bool maildir, verbose, emulate;
+	bool lacks_removed_dirs; /* an open directory that was removed keeps no attributes on A */
 	bool avoid[OP_KINDS];
 	uint64_t seed, rng;
 	unsigned step;

@@ -160,14 +160,18 @@ static bool compare_given_times(struct world *w, const struct op *op, const stru
 	bool ok = true;
 
 	for (int i = 0; i < 2; i++) {
-		struct timespec ta = i ? a->st_mtim : a->st_atim, tb = i ? b->st_mtim : b->st_atim;
+		struct timespec ta = i ? a->st_mtim : a->st_atim;
 
 		if (op->ts[i].tv_nsec == UTIME_NOW || op->ts[i].tv_nsec == UTIME_OMIT)
 			continue;
-		if (!mf_ts_equal(ta, tb))
-			ok = mf_state_differs(w, "%s given, %lld.%09ld in A, %lld.%09ld in B", i ? "mtime" : "atime",
-				(long long)ta.tv_sec, ta.tv_nsec, (long long)tb.tv_sec, tb.tv_nsec);
+		/* not with B: the way to a link may lead through that link, and following it sets its atime there */
+		if (!mf_ts_equal(ta, op->ts[i]))
+			ok = mf_state_differs(w, "%s given, %lld.%09ld in A", i ? "mtime" : "atime",
+				(long long)ta.tv_sec, ta.tv_nsec);
 	}
+	if (op->ts[1].tv_nsec != UTIME_NOW && op->ts[1].tv_nsec != UTIME_OMIT && !mf_ts_equal(a->st_mtim, b->st_mtim))
+		ok = mf_state_differs(
+			w, "mtime given, %lld.%09ld in B", (long long)b->st_mtim.tv_sec, b->st_mtim.tv_nsec);
 	return ok;
 }
 
@@ -274,7 +278,7 @@ static bool compare_results(
 		post[side] = r[side].fd_post;
 	}
 	ok = mf_state_compare_stat(w, "descriptor", &post[0], &post[1]) && ok;
-	if (op->kind != OP_OPEN)
+	if (op->kind != OP_OPEN && !(w->lacks_removed_dirs && S_ISDIR(post[1].st_mode) && post[1].st_nlink == 0))
 		ok = compare_times(w, op, "descriptor", pre, post, window) && ok;
 	if (r[0].pos != r[1].pos)
 		ok = mf_state_differs(
@@ -373,6 +377,21 @@ static bool run_ruled(struct world *w, const struct op *op, struct ruling *rule,
 	return ok;
 }
 
+static bool changes_attributes(const struct op *op)
+{
+	return op->kind == OP_FCHMOD || op->kind == OP_FCHOWN || op->kind == OP_FUTIMENS || op->kind == OP_FSETXATTR ||
+	       op->kind == OP_FGETXATTR;
+}
+
+static bool is_removed_dir(struct world *w, const struct op *op)
+{
+	struct op q = { .kind = OP_SNAPFD, .actor = op->actor, .slot = op->slot };
+	struct result r;
+
+	mf_exec_op(w, SIDE_B, &q, &r);
+	return r.have_fd && S_ISDIR(r.fd_post.st_mode) && r.fd_post.st_nlink == 0;
+}
+
 static bool run_step(struct world *w, const struct op *op)
 {
 	struct touched pre, post;
@@ -382,6 +401,10 @@ static bool run_step(struct world *w, const struct op *op)
 	bool ok, existed = true;
 
 	w->why[0] = 0;
+	if (w->lacks_removed_dirs && changes_attributes(op) && is_removed_dir(w, op)) {
+		w->skipped++;
+		return true;
+	}
 	mf_rules_judge(w, op, &rule);
 	if (rule.skip) {
 		w->skipped++;
@@ -514,6 +537,8 @@ static bool settle_features(struct world *w, const char *list)
 	const struct features *a = &w->feat[0], *b = &w->feat[1];
 	bool ok = true;
 
+	w->lacks_removed_dirs = lacks(list, "removed_dirs");
+
 	ok = settle("user_xattr", a->user_xattr, b->user_xattr, list, &w->use.user_xattr) && ok;
 	ok = settle("zero_range", a->zero_range, b->zero_range, list, &w->use.zero_range) && ok;
 	ok = settle("punch_hole", a->punch_hole, b->punch_hole, list, &w->use.punch_hole) && ok;
@@ -604,7 +629,8 @@ static void usage(FILE *f)
 	      "  --full N      compare the whole trees every N steps (200)\n"
 	      "  --maildir     also make Maildirs and work in their cur, new, tmp\n"
 	      "  --rules R     posix, mailfs; default: mailfs if A is a FUSE filesystem\n"
-	      "  --lacks LIST  features A may do without: user_xattr,zero_range,punch_hole,exchange\n"
+	      "  --lacks LIST  features A may do without: user_xattr,zero_range,punch_hole,exchange,\n"
+	      "                removed_dirs (attributes of an open directory that was removed)\n"
 	      "  --emulate     answer for A what the rules of mailfs say (to try the rules on a local filesystem)\n"
 	      "  --perturb W[@N]  spoil the Nth operation of kind W on A: the test must fail (errno, data, readdata, "
 	      "mode,\n"
