@@ -74,7 +74,7 @@ void mf_op_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *attr, int to_set
 
 	if (!session)
 		return;
-	r = mf_fs_setattr(session->fs, ino, &wanted, set_of(to_set), &st);
+	r = mf_fs_setattr(session->fs, ino, &wanted, set_of(to_set) | (fi ? MF_SET_BY_HANDLE : 0), &st);
 	if (r < 0)
 		mf_reply_err(req, "setattr", ino, r);
 	else

@@ -90,6 +90,13 @@ void mf_attr_init(const MfInode *parent, uint32_t mode, const struct mf_cred *cr
 	}
 }
 
+void mf_attr_drop_suid(struct mf_attr *attr)
+{
+	attr->mode &= ~S_ISUID;
+	if (attr->mode & S_IXGRP)
+		attr->mode &= ~S_ISGID;
+}
+
 char *mf_inode_path(MfFs *fs, const MfInode *inode)
 {
 	GString *path = g_string_new(NULL);
@@ -115,7 +122,7 @@ char *mf_inode_path(MfFs *fs, const MfInode *inode)
 	return g_string_free(path, false);
 }
 
-static int change_size(MfFs *fs, MfInode *inode, uint64_t size)
+static int change_size(MfFs *fs, MfInode *inode, uint64_t size, bool by_handle)
 {
 	int r;
 
@@ -123,6 +130,8 @@ static int change_size(MfFs *fs, MfInode *inode, uint64_t size)
 		return -EISDIR;
 	if (inode->kind == MF_KIND_SYMLINK)
 		return -EINVAL;
+	if (inode->kind == MF_KIND_MESSAGE && inode->published && !by_handle)
+		return -EPERM;
 	g_mutex_unlock(&fs->lock);
 	r = inode->kind == MF_KIND_MESSAGE ? mf_message_truncate(fs, inode, size) : mf_file_truncate(fs, inode, size);
 	g_mutex_lock(&fs->lock);
@@ -160,8 +169,8 @@ int mf_fs_setattr(MfFs *fs, uint64_t ino, const struct mf_attr *attr, unsigned s
 		return r;
 	r = mf_attr_load(fs, inode);
 	if (r == 0 && set & MF_SET_SIZE)
-		r = change_size(fs, inode, attr->size);
-	if (r == 0 && set & ~MF_SET_SIZE) {
+		r = change_size(fs, inode, attr->size, set & MF_SET_BY_HANDLE);
+	if (r == 0 && set & ~(MF_SET_SIZE | MF_SET_BY_HANDLE)) {
 		if (mf_inode_is_dir(inode) && inode->removed) {
 			r = -ENOENT;
 		} else {

@@ -13,5 +13,8 @@ int mf_attr_store(MfFs *fs, MfInode *inode);
 /* Attributes of a new inode in @dir: group and SGID come from a SGID directory. */
 void mf_attr_init(const MfInode *parent, uint32_t mode, const struct mf_cred *cred, struct mf_attr *ret);
 
+/* A write by somebody without privileges, as file_remove_privs() of Linux: SGID only where it means "run as". */
+void mf_attr_drop_suid(struct mf_attr *attr);
+
 /* Path within the filesystem as far as it is in memory; for messages to the administrator. g_free(). */
 char *mf_inode_path(MfFs *fs, const MfInode *inode);

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "sync/file.h"
 
+#include "sync/attr.h"
 #include "sync/dir.h"
 #include "sync/inode.h"
 
@@ -249,12 +250,8 @@ static void changed(MfFs *fs, MfInode *inode, uint64_t size, bool drop_suid)
 	g_mutex_lock(&fs->lock);
 	inode->attr.size = size;
 	inode->attr.mtime = inode->attr.ctime = mf_fs_now();
-	/* As file_remove_privs() of Linux: SGID only where it means "run as". */
-	if (drop_suid) {
-		inode->attr.mode &= ~S_ISUID;
-		if (inode->attr.mode & S_IXGRP)
-			inode->attr.mode &= ~S_ISGID;
-	}
+	if (drop_suid)
+		mf_attr_drop_suid(&inode->attr);
 	inode->file->dirty = true;
 	mf_dir_dirty_file(inode);
 	g_mutex_unlock(&fs->lock);

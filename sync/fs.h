@@ -54,6 +54,7 @@ int mf_fs_getattr(MfFs *fs, uint64_t ino, struct mf_stat *ret);
 #define MF_SET_ATIME_NOW 64u
 #define MF_SET_MTIME_NOW 128u
 #define MF_SET_CTIME 256u
+#define MF_SET_BY_HANDLE 512u /* through an open file: its writer may cut a message that others see already */
 int mf_fs_setattr(MfFs *fs, uint64_t ino, const struct mf_attr *attr, unsigned set, struct mf_stat *ret);
 
 /* @mode with type; regular files only. */

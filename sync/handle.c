@@ -13,7 +13,7 @@
 #include <errno.h>
 #include <linux/falloc.h>
 
-int mf_handle_open(MfFs *fs, MfInode *inode, int flags, MfHandle **ret_handle)
+int mf_handle_open(MfFs *fs, MfInode *inode, int flags, bool made, MfHandle **ret_handle)
 {
 	bool writes = (flags & O_ACCMODE) != O_RDONLY;
 
@@ -21,7 +21,8 @@ int mf_handle_open(MfFs *fs, MfInode *inode, int flags, MfHandle **ret_handle)
 		return -EISDIR;
 	if (inode->kind == MF_KIND_SYMLINK)
 		return -ELOOP;
-	if (inode->kind == MF_KIND_MESSAGE && (writes || flags & O_TRUNC) && !mf_message_is_writable(inode))
+	if (inode->kind == MF_KIND_MESSAGE && (writes || flags & O_TRUNC) &&
+		!(mf_message_is_writable(inode) && (made || !inode->published)))
 		return -EPERM;
 	MfHandle *handle = g_new0(MfHandle, 1);
 	handle->fs = fs;
@@ -43,7 +44,7 @@ int mf_fs_open_file(MfFs *fs, uint64_t ino, int flags, MfHandle **ret_handle)
 		return r;
 	r = mf_attr_load(fs, inode);
 	if (r == 0)
-		r = mf_handle_open(fs, inode, flags, ret_handle);
+		r = mf_handle_open(fs, inode, flags, false, ret_handle);
 	mf_inode_unpin(fs, inode);
 	return r;
 }
@@ -129,7 +130,7 @@ ssize_t mf_fs_write(MfFs *fs, MfHandle *handle, const void *buf, size_t len, uin
 	if (r < 0)
 		return r;
 	if (handle->inode->kind == MF_KIND_MESSAGE)
-		return mf_message_write(fs, handle->inode, buf, len, offset, append);
+		return mf_message_write(fs, handle->inode, buf, len, offset, append, uid != 0);
 	ssize_t n = mf_file_write(fs, handle->inode, buf, len, offset, append, uid != 0);
 	shrink(fs);
 	return n;

@@ -10,5 +10,6 @@ struct MfHandle {
 	bool writes;
 };
 
-/* -EPERM: a published message opened for writing. */
-int mf_handle_open(MfFs *fs, MfInode *inode, int flags, MfHandle **ret_handle);
+/* @made: the caller has just made the file. -EPERM: a published message opened for writing; one that is written where
+ * everybody looks has a single writer, who made it. */
+int mf_handle_open(MfFs *fs, MfInode *inode, int flags, bool made, MfHandle **ret_handle);

@@ -471,13 +471,15 @@ static int spill(MfFs *fs, MfInode *inode, unsigned current)
 	return 0;
 }
 
-static void set_size(MfFs *fs, MfInode *inode, uint64_t size)
+static void set_size(MfFs *fs, MfInode *inode, uint64_t size, bool drop_suid)
 {
 	inode->message->size = size;
 	g_mutex_lock(&fs->lock);
 	inode->attr.size = size;
 	inode->attr.mtime = inode->attr.ctime = mf_fs_now();
 	inode->message->dirty = true;
+	if (drop_suid)
+		mf_attr_drop_suid(&inode->attr);
 	g_mutex_unlock(&fs->lock);
 }
 
@@ -526,7 +528,8 @@ static size_t put(MfFs *fs, MfInode *inode, const uint8_t *from, size_t len, uin
 	return done;
 }
 
-ssize_t mf_message_write(MfFs *fs, MfInode *inode, const void *buf, size_t len, uint64_t offset, bool append)
+ssize_t mf_message_write(
+	MfFs *fs, MfInode *inode, const void *buf, size_t len, uint64_t offset, bool append, bool drop_suid)
 {
 	MfMessage *m = inode->message;
 
@@ -542,7 +545,7 @@ ssize_t mf_message_write(MfFs *fs, MfInode *inode, const void *buf, size_t len, 
 		return -EFBIG;
 	size_t done = put(fs, inode, buf, len, offset, &r);
 	if (done > 0)
-		set_size(fs, inode, m->size);
+		set_size(fs, inode, m->size, drop_suid);
 	return done > 0 && r != -ENOSPC ? (ssize_t)done : r;
 }
 
@@ -579,7 +582,7 @@ int mf_message_truncate(MfFs *fs, MfInode *inode, uint64_t size)
 	}
 	if (MIN(last, old_last) < m->summed)
 		m->sum_broken = true;
-	for (unsigned k = n; k < m->stripes->len; k++)
+	for (unsigned k = MAX(n, 1); k < m->stripes->len; k++)
 		drop_plain(fs, stripe_at(m, k));
 	if (m->stripes->len > MAX(n, 1))
 		g_array_set_size(m->stripes, MAX(n, 1));
@@ -593,7 +596,7 @@ int mf_message_truncate(MfFs *fs, MfInode *inode, uint64_t size)
 	}
 	for (unsigned k = old_last + 1; k < n; k++)
 		stripe_at(m, k)->dirty = true;
-	set_size(fs, inode, size);
+	set_size(fs, inode, size, false);
 	return 0;
 }
 
@@ -623,7 +626,7 @@ int mf_message_zero(MfFs *fs, MfInode *inode, uint64_t offset, uint64_t len)
 		offset += n;
 	}
 	if (r == 0)
-		set_size(fs, inode, m->size);
+		set_size(fs, inode, m->size, false);
 	return r;
 }
 

@@ -23,7 +23,7 @@ bool mf_message_is_stored(const MfInode *inode); /* m.<ino> is there */
 bool mf_message_is_writable(const MfInode *inode);
 
 ssize_t mf_message_write(
-	MfFs *fs, MfInode *inode, const void *buf, size_t len, uint64_t offset, bool append); /* (unlocked) */
+	MfFs *fs, MfInode *inode, const void *buf, size_t len, uint64_t offset, bool append, bool drop_suid); /* (unlocked) */
 /* Into buffers that nobody else knows yet: no check, no change of attributes. */
 ssize_t mf_message_append(MfFs *fs, MfInode *inode, const void *buf, size_t len); /* (unlocked) */
 int mf_message_truncate(MfFs *fs, MfInode *inode, uint64_t size);			       /* (unlocked) */

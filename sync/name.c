@@ -172,10 +172,11 @@ int mf_fs_create(MfFs *fs, uint64_t parent, const char *name, uint32_t mode, int
 	r = prepare(fs, &p, name, &ino, &found);
 	if (r == 0 || (r == -EEXIST && !(flags & O_EXCL))) {
 		g_autofree char *key = mf_key_entry(p.space, name);
-		MfInode *inode = r == 0 ? make_file(fs, &p, key, ino, S_IFREG | (mode & 07777), cred) : found->inode;
+		bool made = r == 0;
+		MfInode *inode = made ? make_file(fs, &p, key, ino, S_IFREG | (mode & 07777), cred) : found->inode;
 		r = answer(fs, inode, ret);
 		if (r == 0) {
-			r = mf_handle_open(fs, inode, flags, ret_handle);
+			r = mf_handle_open(fs, inode, flags, made, ret_handle);
 			if (r < 0 && --inode->nlookup == 0)
 				mf_inode_unpin(fs, inode);
 		}
