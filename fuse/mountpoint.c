@@ -13,6 +13,7 @@
 #include <string.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
+#include <sys/vfs.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -50,8 +51,8 @@ static int probe(const char *path)
 		return r;
 	}
 	if (pid == 0) {
-		struct stat st;
-		int r = stat(path, &st) < 0 ? -errno : 0;
+		struct statfs st;
+		int r = statfs(path, &st) < 0 ? -errno : 0;
 
 		_exit(write(fds[1], &r, sizeof r) != sizeof r);
 	}

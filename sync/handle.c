@@ -161,6 +161,11 @@ int mf_fs_fallocate(MfFs *fs, MfHandle *handle, int mode, uint64_t offset, uint6
 	default:
 		return -EOPNOTSUPP;
 	}
+	g_mutex_lock(&fs->lock);
+	bool writable = !message || mf_message_is_writable(inode);
+	g_mutex_unlock(&fs->lock);
+	if (!writable)
+		return -EPERM;
 	if (mode & (FALLOC_FL_PUNCH_HOLE | FALLOC_FL_ZERO_RANGE))
 		r = message ? mf_message_zero(fs, inode, offset, len) : mf_file_zero(fs, inode, offset, len);
 	g_mutex_lock(&fs->lock);
