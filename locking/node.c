@@ -163,7 +163,8 @@ static int members_set(MfPool *pool, struct members *members, uint32_t inc, cons
 	return r;
 }
 
-/* Changes the record of @inc through @change until it was done on an unchanged object. @change returns false to stop. */
+/* Changes the record of @inc through @change until it was done on an unchanged object. @change returns false to stop.
+ * An unknown result needs no care of its own: every change may be made twice. */
 static int members_update(MfPool *pool, uint32_t inc, bool (*change)(struct mf_member *, void *), void *arg)
 {
 	for (int i = 0; i < JOIN_TRIES; i++) {
@@ -178,8 +179,7 @@ static int members_update(MfPool *pool, uint32_t inc, bool (*change)(struct mf_m
 		else
 			r = members_set(pool, &members, inc, member);
 		members_clear(&members);
-		/* An unknown result needs no care of its own: every change may be made twice. */
-		if (r != -ECANCELED && r != -ETIMEDOUT)
+		if (r != -ECANCELED)
 			return r;
 	}
 	return -ETIMEDOUT;
@@ -447,10 +447,11 @@ int mf_node_check(MfNode *node)
 	/* Pings come once a second: asking librados more often would tell nothing new. */
 	if (boottime_ms() - node->confirmed_ms < MIN(limit, 1000))
 		return 0;
+	/* Those who wait in line for the mutex wait in all no longer than the first. */
+	int64_t give_up = boottime_ms() + node->op_timeout_ms;
 	g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&node->check);
 	if (node->fenced)
 		return -ESHUTDOWN;
-	int64_t give_up = boottime_ms() + node->op_timeout_ms;
 	for (;;) {
 		int64_t now = boottime_ms();
 		if (now - node->confirmed_ms < MIN(limit, 1000))
@@ -460,8 +461,10 @@ int mf_node_check(MfNode *node)
 			node->confirmed_ms = now - age;
 			return 0;
 		}
+		if (now > give_up)
+			return -ETIMEDOUT;
 		int r = prove_locked(node, age);
-		if (r == 0 || r == -ESHUTDOWN || boottime_ms() > give_up)
+		if (r == 0 || r == -ESHUTDOWN)
 			return r;
 	}
 }

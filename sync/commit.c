@@ -696,7 +696,8 @@ int mf_commit_dir(MfDir *dir)
 	dir->users++;
 	for (unsigned i = 0; i < dir->shards->len && r == 0; i++) {
 		MfShard *shard = dir->shards->pdata[i];
-		if (shard->batch || has_changes(shard) || shard->dirty_times)
+		/* Times alone are no change that somebody could miss. */
+		if (shard->batch || has_changes(shard))
 			r = mf_commit_wait(shard);
 	}
 	if (r == 0)
@@ -725,6 +726,7 @@ int mf_commit_all(MfFs *fs)
 				if (shard->gone || dir->inode->removed)
 					continue;
 				if (shard->batch || has_changes(shard) || shard->dirty_times) {
+					shard->seq++; /* times are no change of their own */
 					int rr = r == 0 ? mf_commit_wait(shard) : r;
 					r = r < 0 ? r : rr;
 					n++;

@@ -583,13 +583,22 @@ static int stamp(MfShard *shard, const char *oid)
 	return r == -ECANCELED ? -ESHUTDOWN : r;
 }
 
-void mf_shard_claim(MfShard *shard)
+int mf_shard_claim(MfShard *shard)
 {
+	MfFs *fs = shard->dir->fs;
+	int64_t deadline = g_get_monotonic_time() + fs->conf->op_timeout_ms * INT64_C(1000);
+	bool ok = true;
+
 	shard->claims++;
-	while (shard->busy || shard->batch)
-		g_cond_wait(&shard->cond, &shard->dir->fs->lock);
+	while (ok && (shard->busy || shard->batch))
+		ok = g_cond_wait_until(&shard->cond, &fs->lock, deadline);
 	shard->claims--;
+	if (!ok) {
+		mf_commit_kick(shard); /* what the claim held up */
+		return -ETIMEDOUT;
+	}
 	shard->busy = true;
+	return 0;
 }
 
 void mf_shard_release(MfShard *shard)
@@ -606,7 +615,9 @@ int mf_shard_load(MfShard *shard)
 
 	if (shard->loaded)
 		return 0;
-	mf_shard_claim(shard);
+	r = mf_shard_claim(shard);
+	if (r < 0)
+		return r;
 	if (!shard->loaded) {
 		g_autofree char *oid = mf_oid_dir(shard->dir->inode->ino, shard->ref.id);
 		g_autoptr(MfRop) rop = mf_rop_new();
@@ -647,9 +658,10 @@ static int shard_complete(MfShard *shard)
 	g_autofree char *after = g_strdup("");
 	int r = mf_shard_load(shard);
 
+	if (r == 0)
+		r = mf_shard_claim(shard);
 	if (r < 0)
 		return r;
-	mf_shard_claim(shard);
 	for (bool more = !shard->complete; more;) {
 		g_autoptr(MfRop) rop = mf_rop_new();
 
@@ -711,8 +723,11 @@ int mf_dir_find(MfDir *dir, enum mf_space space, const char *name, MfDentry **re
 			return r;
 		g_autofree char *oid = mf_oid_dir(dir->inode->ino, shard->ref.id);
 		g_autoptr(MfRop) rop = mf_rop_new();
-		if (claimed)
-			mf_shard_claim(shard);
+		if (claimed) {
+			r = mf_shard_claim(shard);
+			if (r < 0)
+				return r;
+		}
 		uint64_t seq = shard->seq;
 		mf_rop_omap_key(rop, key);
 		g_mutex_unlock(&fs->lock);
@@ -885,5 +900,4 @@ void mf_dir_touch(MfDir *dir, const char *key)
 	inode->attr.ctime = MAX(now, inode->attr.ctime);
 	shard->rec.times[space] = (struct mf_shard_times){ dir->mtime_gen[space], now, inode->attr.ctime };
 	shard->dirty_times = true;
-	shard->seq++;
 }

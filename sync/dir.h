@@ -28,8 +28,8 @@ bool mf_dir_holds_messages(const MfDir *dir, enum mf_space space);
 MfShard *mf_dir_shard(MfDir *dir, const char *key);
 /* Reads the shard's record (stamps it first after a takeover). May wait. */
 int mf_shard_load(MfShard *shard);
-/* No commit of the shard runs between these two. May wait. */
-void mf_shard_claim(MfShard *shard);
+/* No commit of the shard runs between these two. May wait; -ETIMEDOUT. */
+int mf_shard_claim(MfShard *shard);
 void mf_shard_release(MfShard *shard);
 /* Reads every entry of every shard. May wait. */
 int mf_dir_complete(MfDir *dir);

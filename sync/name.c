@@ -381,13 +381,18 @@ static bool has_batch(const MfDir *dir)
 	return false;
 }
 
-static void wait_batch(MfFs *fs, MfDir *dir)
+static int wait_batch(MfFs *fs, MfDir *dir)
 {
+	int64_t deadline = g_get_monotonic_time() + fs->conf->op_timeout_ms * INT64_C(1000);
+
 	for (unsigned i = 0; i < dir->shards->len; i++) {
 		MfShard *shard = dir->shards->pdata[i];
-		while (shard->batch || shard->busy || shard->blocked)
-			g_cond_wait(&shard->cond, &fs->lock);
+		while (shard->batch || shard->busy || shard->blocked) {
+			if (!g_cond_wait_until(&shard->cond, &fs->lock, deadline))
+				return -ETIMEDOUT;
+		}
 	}
+	return 0;
 }
 
 int mf_name_check_rmdir(MfDir *dir, MfDentry *dentry)
@@ -410,7 +415,7 @@ int mf_name_check_rmdir(MfDir *dir, MfDentry *dentry)
 			if (mf_rename_is_pending(child))
 				r = mf_rename_settle(child);
 			else if (has_batch(child))
-				wait_batch(fs, child);
+				r = wait_batch(fs, child);
 			else
 				break;
 			if (r < 0)
@@ -557,10 +562,15 @@ void mf_name_referenced(MfFs *fs, MfInode *inode, MfDir *dir, const char *key, u
 	mf_fs_work(fs, forget_reference, job);
 }
 
-void mf_name_wait_reference(MfFs *fs, uint64_t tag)
+int mf_name_wait_reference(MfFs *fs, uint64_t tag)
 {
-	while (g_hash_table_contains(fs->references, &tag))
-		g_cond_wait(&fs->reap_cond, &fs->lock);
+	int64_t deadline = g_get_monotonic_time() + fs->conf->op_timeout_ms * INT64_C(1000);
+
+	while (g_hash_table_contains(fs->references, &tag)) {
+		if (!g_cond_wait_until(&fs->reap_cond, &fs->lock, deadline))
+			return -ETIMEDOUT;
+	}
+	return 0;
 }
 
 static int check_link(const MfInode *inode, const struct mf_parent *p)

@@ -16,8 +16,8 @@ void mf_name_publish(MfFs *fs, MfInode *inode);
 int mf_name_reference(MfFs *fs, MfInode *inode, MfDir *dir, uint64_t *ret_tag);
 /* The name under @key now holds it; or (@key NULL) none will. */
 void mf_name_referenced(MfFs *fs, MfInode *inode, MfDir *dir, const char *key, uint64_t tag);
-/* Waits until the name that holds @tag is committed. */
-void mf_name_wait_reference(MfFs *fs, uint64_t tag);
+/* Waits until the name that holds @tag is committed. -ETIMEDOUT. */
+int mf_name_wait_reference(MfFs *fs, uint64_t tag);
 /* Adds a name as @rec describes it, as a change. */
 void mf_name_add_record(MfDir *dir, const char *key, const struct mf_dirent_record *rec);
 /* The parent directory of an operation: pinned inode, loaded directory. Undo with mf_name_leave(). */

@@ -366,8 +366,9 @@ static int rename_two(struct op *op)
 	if (r < 0)
 		goto out;
 	/* The note of a reference says where its name is made: it must be gone before the name is elsewhere. */
-	mf_name_wait_reference(fs, op->from->tag);
-	r = mark_moved(fs, inode);
+	r = mf_name_wait_reference(fs, op->from->tag);
+	if (r == 0)
+		r = mark_moved(fs, inode);
 	if (r == 0 && other)
 		r = mark_moved(fs, other);
 	if (r == 0)

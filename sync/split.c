@@ -146,10 +146,9 @@ static void split(MfFs *fs, void *arg)
 	g_mutex_lock(&fs->lock);
 	/* Every entry in memory, so that the counts of both halves are true. */
 	int r = mf_dir_complete(dir);
-	mf_shard_claim(head);
-	if (shard != head)
-		mf_shard_claim(shard);
-	if (r == 0 && is_large(shard) && !dir->inode->removed && dir->created) {
+	bool have_head = r == 0 && mf_shard_claim(head) == 0;
+	bool have = have_head && (shard == head || mf_shard_claim(shard) == 0);
+	if (have && is_large(shard) && !dir->inode->removed && dir->created) {
 		struct mf_shard_ref ref = {
 			dir->next_shard++,
 			shard->ref.depth + 1,
@@ -192,9 +191,11 @@ static void split(MfFs *fs, void *arg)
 			mf_shard_release(head);
 		}
 	} else {
-		if (shard != head)
+		/* Not now; the next commit that finds it large comes here again. */
+		if (have && shard != head)
 			mf_shard_release(shard);
-		mf_shard_release(head);
+		if (have_head)
+			mf_shard_release(head);
 	}
 	mf_dir_put(dir);
 	fs->reaping--;
