@@ -147,6 +147,22 @@ static bool is_held(const MfInode *inode)
 	return inode->opens > 0 || mf_inode_has_local_name(inode);
 }
 
+static bool is_stored(const MfInode *inode)
+{
+	switch (inode->kind) {
+	case MF_KIND_MESSAGE:
+		return mf_message_is_stored(inode);
+	case MF_KIND_FILE:
+		return mf_file_is_stored(inode);
+	case MF_KIND_DIR:
+		return inode->dir && inode->dir->created;
+	case MF_KIND_SUBDIR:
+	case MF_KIND_SYMLINK:
+		break;
+	}
+	return false;
+}
+
 /* Stripes that may exist: of a file more than its size says, when it was cut and not flushed since. */
 static uint64_t extent_of(const MfInode *inode)
 {
@@ -168,11 +184,9 @@ void mf_reaper_unlinked(MfShard *shard, MfInode *inode, uint64_t tag, bool on_di
 	 * without a record. */
 	on_disk |= !inode->unnamed || inode->naming > 0 || tag != 0;
 	if (!on_disk) {
-		/* No commit ever named it; a crash leaves it to the sweep of unnamed numbers. */
-		bool stored = inode->kind == MF_KIND_MESSAGE ? mf_message_is_stored(inode) :
-			      inode->kind == MF_KIND_FILE    ? mf_file_is_stored(inode) :
-							       inode->dir && inode->dir->created;
-		if (!last || !stored)
+		/* No commit ever named it; a crash leaves it to the sweep of unnamed numbers. While it is open it may yet
+		 * be stored. */
+		if (!last || (!is_held(inode) && !is_stored(inode)))
 			return;
 	} else {
 		g_autoptr(GByteArray) bytes = NULL;
@@ -255,6 +269,8 @@ void mf_reaper_closed(MfFs *fs, MfInode *inode)
 		MfInode *dir_inode = reap->dir ? mf_inode_find(fs, reap->dir) : NULL;
 
 		if (!reap->dir) {
+			if (!is_stored(inode))
+				continue;
 			reap->rec.size = MAX(reap->rec.size, extent_of(inode)); /* written to since */
 			start(fs, &reap->rec, NULL);
 			continue;

@@ -65,8 +65,9 @@ static int take(MfFs *fs, uint64_t ino, MfInode **ret_inode)
 		r = -EPERM; /* xattr(7): user attributes are for files and directories */
 	else
 		r = mf_attr_load(fs, inode);
-	if (r == 0 && mf_inode_is_dir(inode) && (!inode->dir || inode->removed))
-		r = -ENOENT;
+	/* One that is only open any more keeps what is in memory. */
+	if (r == 0 && inode->removed && mf_inode_is_dir(inode))
+		inode->xattrs_loaded = true;
 	if (r == 0 && !inode->xattrs_loaded && is_stored(inode)) {
 		enum mf_pool_which which;
 		g_autofree char *prefix = NULL;
@@ -128,7 +129,7 @@ static int change(MfFs *fs, MfInode *inode, const char *name, const void *value,
 	int r = 0;
 
 	/* A new one may be on its way to RADOS with the attributes it had when that began. */
-	if (!is_stored(inode)) {
+	if (!inode->removed && !is_stored(inode)) {
 		if (inode->kind == MF_KIND_MESSAGE)
 			r = mf_message_flush(fs, inode);
 		else if (inode->kind == MF_KIND_FILE)
@@ -136,7 +137,7 @@ static int change(MfFs *fs, MfInode *inode, const char *name, const void *value,
 		else
 			r = mf_commit_wait(inode->dir->shards->pdata[0]);
 	}
-	if (r == 0)
+	if (r == 0 && !inode->removed)
 		r = write_through(fs, inode, name, value, len);
 	if (r < 0)
 		return r;
