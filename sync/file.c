@@ -23,6 +23,7 @@ struct MfFile {
 	unsigned stored_stripes; /* objects that may be there; protected by lock */
 	uint64_t cut_size;	 /* smallest size since the last flush: what is beyond must go; protected by lock */
 	bool stored;		 /* f.<ino>.0 is there */
+	bool maybe_stored;	 /* ... or may be: it was sent, whatever came back */
 	bool dirty;		 /* protected by fs->lock */
 	bool flushing;		 /* still dirty to everybody but the one who flushes; protected by fs->lock */
 	bool dirty_attr;	 /* protected by fs->lock */
@@ -91,6 +92,11 @@ bool mf_file_is_dirty(const MfInode *inode)
 uint64_t mf_file_extent(const MfInode *inode)
 {
 	return inode->file ? (uint64_t)inode->file->stored_stripes * MF_FILE_STRIPE : 0;
+}
+
+bool mf_file_may_be_stored(const MfInode *inode)
+{
+	return !inode->file || inode->file->stored || inode->file->maybe_stored;
 }
 
 bool mf_file_is_stored(const MfInode *inode)
@@ -473,6 +479,8 @@ static int write_stripe(MfFs *fs, MfInode *inode, unsigned k, const struct snaps
 		if (exclusive)
 			add_user_xattrs(fs, inode, wop);
 	}
+	f->maybe_stored = true;
+	f->stored_stripes = MAX(f->stored_stripes, k + 1);
 	if (r == 0)
 		r = mf_fs_note(fs, mf_pool_write(fs->pool, MF_POOL_META, oid, wop));
 	if (r == -EEXIST && exclusive)
@@ -486,7 +494,6 @@ static int write_stripe(MfFs *fs, MfInode *inode, unsigned k, const struct snaps
 		s->stored = s->stamped = true;
 		s->cut = false;
 		s->dirty_from = s->dirty_to = 0;
-		f->stored_stripes = MAX(f->stored_stripes, k + 1);
 		if (k == 0)
 			f->stored = true;
 	}

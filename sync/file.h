@@ -18,6 +18,7 @@ void mf_file_free(MfFs *fs, MfInode *inode);  /* memory only */
 bool mf_file_is_dirty(const MfInode *inode);
 uint64_t mf_file_extent(const MfInode *inode); /* no object lies beyond, whatever the size says */
 bool mf_file_is_stored(const MfInode *inode); /* f.<ino>.0 is there */
+bool mf_file_may_be_stored(const MfInode *inode); /* a write was sent whose result nobody knows, or more */
 
 ssize_t mf_file_write(MfFs *fs, MfInode *inode, const void *buf, size_t len, uint64_t offset, bool append,
 	bool drop_suid);						      /* (unlocked) */

@@ -30,6 +30,7 @@ struct MfMessage {
 	uint64_t size;	  /* protected by lock; while writing the authority, copied to attr.size */
 	bool writing;	  /* protected by lock; buffers are the authority, not RADOS */
 	bool stored;	  /* m.<ino> is there */
+	bool maybe_stored; /* ... or may be: it was sent, whatever came back */
 	bool dirty;	  /* written to since the last flush; protected by fs->lock */
 	bool flushing;	  /* still dirty to everybody but the one who flushes; protected by fs->lock */
 	unsigned stored_stripes; /* objects beyond the end must be removed */
@@ -100,6 +101,11 @@ bool mf_message_is_dirty(const MfInode *inode)
 uint64_t mf_message_extent(const MfInode *inode)
 {
 	return inode->message ? (uint64_t)inode->message->stored_stripes * MF_STRIPE_SIZE : 0;
+}
+
+bool mf_message_may_be_stored(const MfInode *inode)
+{
+	return !inode->message || !inode->message->writing || inode->message->maybe_stored;
 }
 
 bool mf_message_is_stored(const MfInode *inode)
@@ -287,12 +293,13 @@ static int store_stripe(MfFs *fs, MfInode *inode, unsigned k)
 	if (r < 0)
 		return r;
 	mf_wop_write_full(wop, object);
+	inode->message->stored_stripes = MAX(inode->message->stored_stripes, k + 1);
+	inode->message->maybe_stored = true;
 	r = mf_fs_note(fs, mf_pool_write(fs->pool, MF_POOL_DATA, oid, wop));
 	if (r == 0) {
 		struct stripe *s = stripe_at(inode->message, k);
 		s->dirty = false;
 		s->stored = true;
-		inode->message->stored_stripes = MAX(inode->message->stored_stripes, k + 1);
 	}
 	return r;
 }
@@ -383,10 +390,11 @@ static int store_head(MfFs *fs, MfInode *inode)
 	mf_wop_setxattr(wop, MF_XATTR_RECORD, header->data, header->len);
 	if (!m->stored)
 		add_user_xattrs(fs, inode, wop);
+	m->stored_stripes = MAX(m->stored_stripes, 1);
+	m->maybe_stored = true;
 	r = mf_fs_note(fs, mf_pool_write(fs->pool, MF_POOL_DATA, oid, wop));
 	if (r == 0) {
 		m->stored = true;
-		m->stored_stripes = MAX(m->stored_stripes, 1);
 		stripe_at(m, 0)->dirty = false;
 		stripe_at(m, 0)->stored = true;
 	}

@@ -20,6 +20,7 @@ void mf_message_free(MfFs *fs, MfInode *inode);	 /* memory only */
 bool mf_message_is_dirty(const MfInode *inode);	 /* bytes or header are not in RADOS */
 uint64_t mf_message_extent(const MfInode *inode); /* no object lies beyond, whatever the size says */
 bool mf_message_is_stored(const MfInode *inode); /* m.<ino> is there */
+bool mf_message_may_be_stored(const MfInode *inode); /* a write was sent whose result nobody knows, or more */
 bool mf_message_is_writable(const MfInode *inode);
 
 ssize_t mf_message_write(

@@ -147,13 +147,13 @@ static bool is_held(const MfInode *inode)
 	return inode->opens > 0 || mf_inode_has_local_name(inode);
 }
 
-static bool is_stored(const MfInode *inode)
+static bool may_be_stored(const MfInode *inode)
 {
 	switch (inode->kind) {
 	case MF_KIND_MESSAGE:
-		return mf_message_is_stored(inode);
+		return mf_message_may_be_stored(inode);
 	case MF_KIND_FILE:
-		return mf_file_is_stored(inode);
+		return mf_file_may_be_stored(inode);
 	case MF_KIND_DIR:
 		return inode->dir && inode->dir->created;
 	case MF_KIND_SUBDIR:
@@ -186,7 +186,7 @@ void mf_reaper_unlinked(MfShard *shard, MfInode *inode, uint64_t tag, bool on_di
 	if (!on_disk) {
 		/* No commit ever named it; a crash leaves it to the sweep of unnamed numbers. While it is open it may yet
 		 * be stored. */
-		if (!last || (!is_held(inode) && !is_stored(inode)))
+		if (!last || (!is_held(inode) && !may_be_stored(inode)))
 			return;
 	} else {
 		g_autoptr(GByteArray) bytes = NULL;
@@ -269,7 +269,7 @@ void mf_reaper_closed(MfFs *fs, MfInode *inode)
 		MfInode *dir_inode = reap->dir ? mf_inode_find(fs, reap->dir) : NULL;
 
 		if (!reap->dir) {
-			if (!is_stored(inode))
+			if (!may_be_stored(inode))
 				continue;
 			reap->rec.size = MAX(reap->rec.size, extent_of(inode)); /* written to since */
 			start(fs, &reap->rec, NULL);

@@ -83,6 +83,10 @@ class Tree:
                     self.files[path] = f.read()
                     self.inodes[path] = os.fstat(f.fileno()).st_ino
 
+    def lasting(self):
+        """What a clean unmount keeps."""
+        return self.dirs, {path: data for path, data in self.files.items() if not is_volatile(path)}
+
     def is_message(self, path):
         return os.path.dirname(path) in self.messages
 
@@ -91,6 +95,11 @@ class Tree:
         return {"d": 1 + len(self.dirs - self.messages),
                 "m": len({i for p, i in self.inodes.items() if self.is_message(p)}),
                 "f": len({i for p, i in self.inodes.items() if not self.is_message(p)})}
+
+
+def is_volatile(path):
+    """A name in a Maildir's tmp does not outlive the daemon."""
+    return os.path.basename(os.path.dirname(path)) == "tmp"
 
 
 class Step:
@@ -136,6 +145,8 @@ def write_file(path, data, sync=True, flags=os.O_CREAT | os.O_EXCL):
 def publish_by_link(old, new, durable=True):
     def change(state):
         state.files[new] = (state.files[old][1],) * 2
+        if is_volatile(new):
+            state.loose.add(new)
     return Step("link %s %s" % (old, new), lambda root: os.link(os.path.join(root, old), os.path.join(root, new)), change,
                 durable)
 
