@@ -173,7 +173,10 @@ static int run(struct mf_session *session, struct fuse_session *se)
 	if (r < 0)
 		return refuse(r, error);
 
-	r = mf_node_join(session->pool, session->conf, session->mountpoint, &session->node, &error);
+	/* First, whether there is anything to join: a join of nothing would only say "no such file". */
+	r = mf_fs_check(session->pool, session->conf, &error);
+	if (r == 0)
+		r = mf_node_join(session->pool, session->conf, session->mountpoint, &session->node, &error);
 	if (r < 0) {
 		refuse(r, error);
 	} else {

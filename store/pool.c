@@ -115,6 +115,11 @@ int mf_pool_open(const struct mf_conf *conf, MfPool **ret_pool, char **ret_error
 		goto out;
 	}
 	g_string_printf(seconds, "%u", MAX(conf->op_timeout_ms / 1000, 1));
+	/* The error belongs in one line of ours, not in lines of the library, nor in files of its own. */
+	static const char *const silent[] = { "log_to_stderr", "false", "err_to_stderr", "false", "log_to_file", "false",
+		"log_file", "", "admin_socket", "" };
+	for (unsigned i = 0; i < G_N_ELEMENTS(silent); i += 2)
+		rados_conf_set(pool->cluster, silent[i], silent[i + 1]);
 	/* Pings once a second, so that a watch timeout of a few seconds is safe. */
 	if ((r = rados_conf_set(pool->cluster, "objecter_tick_interval", "1")) < 0 ||
 		(r = rados_conf_set(pool->cluster, "client_mount_timeout", CONNECT_TIMEOUT_S)) < 0 ||

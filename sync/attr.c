@@ -153,7 +153,7 @@ static void change(MfInode *inode, const struct mf_attr *attr, unsigned set)
 	if (set & (MF_SET_MTIME | MF_SET_MTIME_NOW)) {
 		inode->attr.mtime = set & MF_SET_MTIME_NOW ? now : attr->mtime;
 		/* An older mtime must win over what the shards remember. */
-		if (mf_inode_is_dir(inode))
+		if (mf_inode_is_dir(inode) && !inode->removed)
 			inode->dir->mtime_gen[inode->kind == MF_KIND_SUBDIR ? inode->space : MF_SPACE_SELF]++;
 	}
 	inode->attr.ctime = set & MF_SET_CTIME ? attr->ctime : MAX(now, inode->attr.ctime + 1);
@@ -171,10 +171,9 @@ int mf_fs_setattr(MfFs *fs, uint64_t ino, const struct mf_attr *attr, unsigned s
 	if (r == 0 && set & MF_SET_SIZE)
 		r = change_size(fs, inode, attr->size, set & MF_SET_BY_HANDLE);
 	if (r == 0 && set & ~(MF_SET_SIZE | MF_SET_BY_HANDLE)) {
-		if (mf_inode_is_dir(inode) && inode->removed) {
-			r = -ENOENT;
-		} else {
-			change(inode, attr, set);
+		change(inode, attr, set);
+		/* One that is only open any more has nothing to be committed. */
+		if (!inode->removed) {
 			mf_attr_changed(inode);
 			r = mf_attr_store(fs, inode);
 		}

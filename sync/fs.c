@@ -62,8 +62,9 @@ static int fail(char **ret_error, int error, const char *what)
 	return error;
 }
 
-static int read_super(MfPool *pool, const struct mf_conf *conf, struct mf_super *ret, char **ret_error)
+int mf_fs_check(MfPool *pool, const struct mf_conf *conf, char **ret_error)
 {
+	struct mf_super super;
 	g_autoptr(MfRop) rop = mf_rop_new();
 
 	mf_rop_xattrs(rop);
@@ -76,32 +77,25 @@ static int read_super(MfPool *pool, const struct mf_conf *conf, struct mf_super 
 	if (r < 0)
 		return fail(ret_error, r, "cannot read the superblock");
 	GBytes *bytes = mf_rop_get_xattr(rop, MF_XATTR_RECORD);
-	r = bytes ? mf_super_decode(g_bytes_get_data(bytes, NULL), g_bytes_get_size(bytes), ret) : -EBADMSG;
-	if (r == -EPROTONOSUPPORT || (r == 0 && ret->format > MF_FORMAT_VERSION)) {
+	r = bytes ? mf_super_decode(g_bytes_get_data(bytes, NULL), g_bytes_get_size(bytes), &super) : -EBADMSG;
+	if (r == -EPROTONOSUPPORT || (r == 0 && super.format > MF_FORMAT_VERSION)) {
 		*ret_error = g_strdup_printf(
 			"the filesystem '%s' has a newer format than this mailfs (%s) knows", conf->fs, MF_VERSION);
 		return -EPROTONOSUPPORT;
 	}
-	if (r == 0 && ret->features_incompat & ~MF_FEATURES_INCOMPAT) {
+	if (r == 0 && super.features_incompat & ~MF_FEATURES_INCOMPAT) {
 		*ret_error = g_strdup_printf(
 			"the filesystem '%s' uses features that this mailfs (%s) does not know (0x%" G_GINT64_MODIFIER "x)",
-			conf->fs, MF_VERSION, ret->features_incompat & ~MF_FEATURES_INCOMPAT);
+			conf->fs, MF_VERSION, super.features_incompat & ~MF_FEATURES_INCOMPAT);
 		return -EPROTONOSUPPORT;
 	}
 	if (r < 0)
 		return fail(ret_error, r, "the superblock is damaged");
-	if (ret->message_stripe != MF_STRIPE_SIZE || ret->file_stripe != MF_FILE_STRIPE || ret->root_ino != MF_ROOT_INO) {
+	if (super.message_stripe != MF_STRIPE_SIZE || super.file_stripe != MF_FILE_STRIPE || super.root_ino != MF_ROOT_INO) {
 		*ret_error = g_strdup("the superblock asks for sizes that this mailfs does not know");
 		return -EPROTONOSUPPORT;
 	}
 	return 0;
-}
-
-int mf_fs_check(MfPool *pool, const struct mf_conf *conf, char **ret_error)
-{
-	struct mf_super super;
-
-	return read_super(pool, conf, &super, ret_error);
 }
 
 static void fs_free(MfFs *fs)
@@ -138,16 +132,11 @@ int mf_fs_open(MfPool *pool, MfNode *node, const struct mf_conf *conf, MfFs **re
 	fs->references = g_hash_table_new_full(g_int64_hash, g_int64_equal, g_free, NULL);
 	fs->locks = mf_filelock_new(LOCKS_MAX);
 	fs->cache = mf_stripecache_new(conf->cache_size / 4);
-	int r = read_super(pool, conf, &fs->super, ret_error);
-	if (r < 0) {
-		fs_free(fs);
-		return r;
-	}
 	/* Without a limit: a commit may wait for that of a directory below, as deep as there are new ones. */
 	fs->workers = g_thread_pool_new(do_work, fs, -1, false, NULL);
 	g_mutex_lock(&fs->lock);
 	fs->root = mf_inode_pin(mf_inode_new(fs, MF_ROOT_INO, MF_KIND_DIR));
-	r = mf_dir_get(fs, fs->root, &dir, &space);
+	int r = mf_dir_get(fs, fs->root, &dir, &space);
 	if (r == 0)
 		mf_dir_put(dir);
 	g_mutex_unlock(&fs->lock);

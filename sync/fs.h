@@ -21,7 +21,7 @@ typedef struct MfInode MfInode;
 typedef struct MfHandle MfHandle;
 typedef struct MfListing MfListing;
 
-/* @conf, @pool and @node must outlive it. */
+/* @conf, @pool and @node must outlive it. mf_fs_check() comes first. */
 int mf_fs_open(MfPool *pool, MfNode *node, const struct mf_conf *conf, MfFs **ret_fs, char **ret_error);
 /* Is there a filesystem that this version can serve? *ret_error is one line. */
 int mf_fs_check(MfPool *pool, const struct mf_conf *conf, char **ret_error);

@@ -127,7 +127,6 @@ struct MfFs {
 	MfPool *pool;
 	MfNode *node;
 	const struct mf_conf *conf;
-	struct mf_super super;
 	GMutex rename_lock; /* renames between two directories, one at a time */
 	GMutex lock;
 	GHashTable *inodes; /* uint64_t * in MfInode -> MfInode */

@@ -20,6 +20,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <ftw.h>
 #include <linux/falloc.h>
 #include <linux/fs.h>
 #include <stdlib.h>
@@ -302,6 +303,15 @@ static void judge_fd(struct world *w, const struct op *op, struct ruling *r)
 		return;
 	r->err[0] = EPERM;
 	r->no_b = true;
+	if (op->cred != 0) {
+		struct op q = { .kind = OP_SNAPFD, .actor = op->actor, .slot = op->slot };
+		struct result now;
+
+		/* the kernel takes the bits away before it asks for the write */
+		mf_exec_op(w, SIDE_B, &q, &now);
+		r->skip = now.fd_post.st_mode & (S_ISUID | S_ISGID);
+		mf_exec_enter(w, SIDE_B);
+	}
 }
 
 void mf_rules_judge(struct world *w, const struct op *op, struct ruling *r)
@@ -464,4 +474,23 @@ void mf_rules_learn(struct world *w, const struct op *op)
 		put(&once_linked, p.st.st_ino, true);
 	if (p.space == SPACE_CUR || p.space == SPACE_NEW)
 		put(&published, p.st.st_ino, true);
+}
+
+static int drop_volatile(const char *path, const struct stat *st, int flag, struct FTW *ftw)
+{
+	struct place p;
+
+	if (flag != FTW_F)
+		return 0;
+	locate(path, &p);
+	return p.known && p.space == SPACE_TMP ? unlink(path) : 0;
+}
+
+void mf_rules_drop_volatile(struct world *w)
+{
+	mf_exec_enter(w, SIDE_B);
+	if (nftw(".", drop_volatile, 32, FTW_PHYS) != 0) {
+		perror("difftest: cannot clear tmp of B");
+		exit(2);
+	}
 }

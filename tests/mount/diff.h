@@ -139,6 +139,8 @@ struct world {
 	bool maildir, verbose, emulate;
 	bool lacks_removed_dirs; /* an open directory that was removed keeps no attributes on A */
 	bool avoid[OP_KINDS];
+	const char *remount; /* a command that unmounts and mounts A */
+	int home;	     /* the root directory outside of the trees */
 	uint64_t seed, rng;
 	unsigned step;
 	unsigned entries; /* in the tree, at the last full comparison */
@@ -175,6 +177,12 @@ void mf_rules_prepare_undo(struct world *w, const struct op *dry);
 void mf_rules_forget_undo(struct world *w);
 void mf_rules_undo(struct world *w, const struct op *dry);
 void mf_rules_learn(struct world *w, const struct op *op); /* after a success on both; an open: only if it created */
+
+/* What lies in the tmp directories of Maildirs and nowhere else does not outlive the mount: off B with it. */
+void mf_rules_drop_volatile(struct world *w);
+
+/* diff-remount.c */
+bool mf_remount(struct world *w);
 
 /* diff-state.c */
 struct touched {

@@ -462,6 +462,16 @@ static bool full_compare(struct world *w)
 	return false;
 }
 
+static bool remount(struct world *w)
+{
+	w->why[0] = 0;
+	if (mf_remount(w))
+		return true;
+	printf("DIFFERENCE between A and A mounted again, after step %u, seed %llu\n%s", w->step,
+		(unsigned long long)w->seed, w->why);
+	return false;
+}
+
 static bool run(struct world *w, unsigned ops, unsigned full)
 {
 	for (w->step = 1; w->step <= ops; w->step++) {
@@ -478,7 +488,11 @@ static bool run(struct world *w, unsigned ops, unsigned full)
 			return false;
 		if (!w->use.fine_time)
 			wait_for_tick();
-		if (w->step % full == 0 && !full_compare(w))
+		if (w->step % full != 0)
+			continue;
+		if (!full_compare(w))
+			return false;
+		if (w->remount && !(remount(w) && full_compare(w)))
 			return false;
 	}
 	w->step = ops;
@@ -595,9 +609,9 @@ static void set_up(struct world *w)
 	}
 }
 
-static void tear_down(struct world *w, int home)
+static void tear_down(struct world *w)
 {
-	if (fchdir(home) < 0 || chroot(".") < 0)
+	if (fchdir(w->home) < 0 || chroot(".") < 0)
 		return;
 	for (int side = 0; side < NSIDES; side++) {
 		char path[4096];
@@ -635,6 +649,7 @@ static void usage(FILE *f)
 	      "  --perturb W[@N]  spoil the Nth operation of kind W on A: the test must fail (errno, data, readdata, "
 	      "mode,\n"
 	      "                nsec, mtime, name, xattr, lock, pos, nlink, mknod, suid, rename)\n"
+	      "  --remount CMD run this, which unmounts and mounts A, after every comparison of the whole trees\n"
 	      "  --avoid LIST  leave out these operations, to look for what lies behind a known difference\n"
 	      "  --keep        leave the trees\n"
 	      "  --verbose     print every step\n",
@@ -646,13 +661,13 @@ int main(int argc, char **argv)
 	static const struct option options[] = { { "seed", 1, NULL, 's' }, { "ops", 1, NULL, 'n' },
 		{ "full", 1, NULL, 'f' }, { "maildir", 0, NULL, 'm' }, { "rules", 1, NULL, 'r' },
 		{ "lacks", 1, NULL, 'l' }, { "emulate", 0, NULL, 'e' }, { "perturb", 1, NULL, 'p' },
-		{ "keep", 0, NULL, 'k' }, { "avoid", 1, NULL, 'a' }, { "verbose", 0, NULL, 'v' },
-		{ "help", 0, NULL, 'h' }, { NULL, 0, NULL, 0 } };
+		{ "keep", 0, NULL, 'k' }, { "avoid", 1, NULL, 'a' }, { "remount", 1, NULL, 'R' },
+		{ "verbose", 0, NULL, 'v' }, { "help", 0, NULL, 'h' }, { NULL, 0, NULL, 0 } };
 	struct world *w = &world;
 	unsigned ops = 2000, full = 200;
 	const char *missing = NULL;
 	bool ok, keep = false;
-	int c, home;
+	int c;
 
 	w->seed = time(NULL) * 1000003ull % 1000000007ull ^ getpid();
 	while ((c = getopt_long(argc, argv, "", options, NULL)) != -1) {
@@ -683,6 +698,9 @@ int main(int argc, char **argv)
 				usage(stderr);
 				return 2;
 			}
+			break;
+		case 'R':
+			w->remount = optarg;
 			break;
 		case 'a':
 			for (int k = 0; k < OP_SNAPFD; k++)
@@ -720,7 +738,7 @@ int main(int argc, char **argv)
 			return 2;
 		}
 	}
-	home = open("/", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	w->home = open("/", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	w->rng = w->seed;
 	printf("# seed %llu, %u steps%s\n", (unsigned long long)w->seed, ops, w->maildir ? ", with Maildirs" : "");
 	set_up(w);
@@ -733,7 +751,7 @@ int main(int argc, char **argv)
 	ok = run(w, ops, full);
 	mf_exec_stop();
 	if (!keep)
-		tear_down(w, home);
+		tear_down(w);
 	if (ok)
 		print_summary(w, ops);
 	return ok ? 0 : 1;
