@@ -336,7 +336,8 @@ ssize_t mf_file_read(MfFs *fs, MfInode *inode, void *buf, size_t len, uint64_t o
 			return done > 0 ? (ssize_t)done : r;
 		struct stripe *s = stripe_at(f, k);
 		size_t have = in < s->data->len ? MIN(n, s->data->len - in) : 0;
-		memcpy(to + done, s->data->data + in, have);
+		if (have > 0)
+			memcpy(to + done, s->data->data + in, have);
 		memset(to + done + have, 0, n - have);
 		done += n;
 	}

@@ -779,7 +779,8 @@ static int read_piece(MfFs *fs, MfInode *inode, unsigned k, size_t in, size_t n,
 			return r;
 		struct stripe *s = stripe_at(m, k);
 		size_t have = in < s->plain->len ? MIN(n, s->plain->len - in) : 0;
-		memcpy(buf, s->plain->data + in, have);
+		if (have > 0)
+			memcpy(buf, s->plain->data + in, have);
 		memset(buf + have, 0, n - have);
 		return 0;
 	}
