@@ -4,6 +4,7 @@
 #include "sync/attr.h"
 #include "sync/dir.h"
 #include "sync/inode.h"
+#include "sync/xattr.h"
 
 #include <errno.h>
 #include <string.h>
@@ -428,24 +429,6 @@ static int add_record(MfInode *inode, const struct mf_attr *attr, uint64_t size,
 	return r;
 }
 
-static void add_user_xattrs(MfFs *fs, MfInode *inode, MfWop *wop)
-{
-	GHashTableIter iter;
-	gpointer key, value;
-
-	g_mutex_lock(&fs->lock);
-	if (inode->xattrs) {
-		g_hash_table_iter_init(&iter, inode->xattrs);
-		while (g_hash_table_iter_next(&iter, &key, &value)) {
-			g_autofree char *name = g_strconcat(MF_XATTR_USER, key, NULL);
-			gsize len;
-			const void *data = g_bytes_get_data(value, &len);
-			mf_wop_setxattr(wop, name, data, len);
-		}
-	}
-	g_mutex_unlock(&fs->lock);
-}
-
 struct snapshot {
 	struct mf_attr attr;
 	struct mf_lease lease;
@@ -478,7 +461,7 @@ static int write_stripe(MfFs *fs, MfInode *inode, unsigned k, const struct snaps
 	if (k == 0) {
 		r = add_record(inode, &snap->attr, size, snap->dir, wop);
 		if (exclusive)
-			add_user_xattrs(fs, inode, wop);
+			mf_xattr_add(fs, inode, wop);
 	}
 	f->maybe_stored = true;
 	f->stored_stripes = MAX(f->stored_stripes, k + 1);

@@ -7,6 +7,7 @@
 #include "sync/dir.h"
 #include "sync/inode.h"
 #include "sync/stripecache.h"
+#include "sync/xattr.h"
 
 #include <errno.h>
 #include <openssl/evp.h>
@@ -349,24 +350,6 @@ static int encode_header(MfFs *fs, MfInode *inode, GByteArray **ret)
 	return r;
 }
 
-static void add_user_xattrs(MfFs *fs, MfInode *inode, MfWop *wop)
-{
-	GHashTableIter iter;
-	gpointer key, value;
-
-	g_mutex_lock(&fs->lock);
-	if (inode->xattrs) {
-		g_hash_table_iter_init(&iter, inode->xattrs);
-		while (g_hash_table_iter_next(&iter, &key, &value)) {
-			g_autofree char *name = g_strconcat(MF_XATTR_USER, key, NULL);
-			gsize len;
-			const void *data = g_bytes_get_data(value, &len);
-			mf_wop_setxattr(wop, name, data, len);
-		}
-	}
-	g_mutex_unlock(&fs->lock);
-}
-
 static int store_head(MfFs *fs, MfInode *inode)
 {
 	MfMessage *m = inode->message;
@@ -389,7 +372,7 @@ static int store_head(MfFs *fs, MfInode *inode)
 		mf_wop_assert_exists(wop);
 	mf_wop_setxattr(wop, MF_XATTR_RECORD, header->data, header->len);
 	if (!m->stored)
-		add_user_xattrs(fs, inode, wop);
+		mf_xattr_add(fs, inode, wop);
 	m->stored_stripes = MAX(m->stored_stripes, 1);
 	m->maybe_stored = true;
 	r = mf_fs_note(fs, mf_pool_write(fs->pool, MF_POOL_DATA, oid, wop));

@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* user.* attributes: in memory once asked for, written through to the object that carries the inode's attributes. */
+#include "sync/xattr.h"
+
 #include "sync/attr.h"
 #include "sync/commit.h"
 #include "sync/dir.h"
@@ -52,6 +54,24 @@ static bool is_stored(const MfInode *inode)
 		break;
 	}
 	return false;
+}
+
+void mf_xattr_add(MfFs *fs, MfInode *inode, MfWop *wop)
+{
+	GHashTableIter iter;
+	gpointer key, value;
+
+	g_mutex_lock(&fs->lock);
+	if (inode->xattrs) {
+		g_hash_table_iter_init(&iter, inode->xattrs);
+		while (g_hash_table_iter_next(&iter, &key, &value)) {
+			g_autofree char *name = g_strconcat(MF_XATTR_USER, key, NULL);
+			gsize len;
+			const void *data = g_bytes_get_data(value, &len);
+			mf_wop_setxattr(wop, name, data, len);
+		}
+	}
+	g_mutex_unlock(&fs->lock);
 }
 
 static int take(MfFs *fs, uint64_t ino, MfInode **ret_inode)

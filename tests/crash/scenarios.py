@@ -80,6 +80,8 @@ def scenarios():
             write_file("P/uidlist.tmp", body("two", 90000)), rename("P/uidlist.tmp", "P/uidlist"), sync_dir("P")]),
         Scenario("replace-file-unsynced", ["P"], {"P/uidlist": body("one", 90000)}, [
             write_file("P/uidlist.tmp", body("two", 500), sync=False), rename("P/uidlist.tmp", "P/uidlist"), sync_dir("P")]),
+        Scenario("move-file", ["P"], {"P/sieve": body("sv", 500)}, [
+            mkdir("Q"), rename("P/sieve", "Q/sieve"), append("Q/sieve", body("a", 100)), sync_dir("Q"), sync_dir("P")]),
         Scenario("append", ["P"], {"P/log": body("log", 300)}, [
             append("P/log", body("a", 100)), append("P/log", body("b", 70000)), append("P/log", body("c", 50))]),
         Scenario("dotlock", ["P"], {"P/uidlist": body("one", 500)}, [
