@@ -46,12 +46,34 @@ int mf_lease_examine(MfNode *node, GBytes *record, struct mf_lease *ret_lease)
 	return r;
 }
 
-int mf_lease_take(MfNode *node, MfWop *wop, GBytes *record, struct mf_lease *ret_lease)
+/* The record and the epoch of an exclusive lease of this node. */
+static int set_lease(MfNode *node, MfWop *wop, const struct mf_lease *lease, GArray *waiters)
 {
-	struct mf_lease_record old = { 0 };
 	uint32_t self = mf_node_incarnation(node);
 	g_autoptr(GArray) holders = g_array_new(false, false, sizeof(uint32_t));
 	g_autoptr(GByteArray) bytes = NULL;
+	struct mf_lease_record rec = {
+		.mode = MF_LEASE_EXCLUSIVE,
+		.epoch = lease->epoch,
+		.stamp_below = lease->stamp_below,
+		.holders = holders,
+		.waiters = waiters,
+	};
+
+	g_array_append_val(holders, self);
+	int r = mf_lease_record_encode(&rec, &bytes);
+	if (r < 0)
+		return r;
+	mf_wop_setxattr(wop, MF_XATTR_LEASE, bytes->data, bytes->len);
+	char epoch[MF_EPOCH_TEXT];
+	mf_lease_epoch_text(lease->epoch, epoch);
+	mf_wop_setxattr(wop, MF_XATTR_EPOCH, epoch, MF_EPOCH_TEXT - 1);
+	return 0;
+}
+
+int mf_lease_take(MfNode *node, MfWop *wop, GBytes *record, struct mf_lease *ret_lease)
+{
+	struct mf_lease_record old = { 0 };
 	struct mf_lease lease;
 	int r;
 
@@ -68,24 +90,22 @@ int mf_lease_take(MfNode *node, MfWop *wop, GBytes *record, struct mf_lease *ret
 		if (mf_node_holder(node, g_array_index(old.holders, uint32_t, i)) == MF_HOLDER_LOST)
 			lease.stamp_below = lease.epoch;
 	}
-	g_array_append_val(holders, self);
-	struct mf_lease_record rec = {
-		.mode = MF_LEASE_EXCLUSIVE,
-		.epoch = lease.epoch,
-		.stamp_below = lease.stamp_below,
-		.holders = holders,
-		.waiters = old.waiters,
-	};
-	r = mf_lease_record_encode(&rec, &bytes);
+	r = set_lease(node, wop, &lease, old.waiters);
 	mf_lease_record_clear(&old);
-	if (r < 0)
-		return r;
-	mf_wop_setxattr(wop, MF_XATTR_LEASE, bytes->data, bytes->len);
-	char epoch[MF_EPOCH_TEXT];
-	mf_lease_epoch_text(lease.epoch, epoch);
-	mf_wop_setxattr(wop, MF_XATTR_EPOCH, epoch, MF_EPOCH_TEXT - 1);
-	*ret_lease = lease;
-	return 0;
+	if (r == 0)
+		*ret_lease = lease;
+	return r;
+}
+
+int mf_lease_raise(MfNode *node, MfWop *wop, const struct mf_lease *lease, uint64_t epoch, struct mf_lease *ret_lease)
+{
+	struct mf_lease raised = { MAX(epoch, lease->epoch), lease->stamp_below };
+
+	mf_lease_guard(wop, &raised, false);
+	int r = set_lease(node, wop, &raised, NULL);
+	if (r == 0)
+		*ret_lease = raised;
+	return r;
 }
 
 void mf_lease_guard(MfWop *wop, const struct mf_lease *lease, bool stamp)

@@ -31,5 +31,9 @@ int mf_lease_examine(MfNode *node, GBytes *record, struct mf_lease *ret_lease);
  * operation has succeeded. @record NULL: a new object, no compare. */
 int mf_lease_take(MfNode *node, MfWop *wop, GBytes *record, struct mf_lease *ret_lease);
 
+/* Adds what raises the epoch of a lease that is ours: something that was guarded by a higher one is to come under it.
+ * May be done twice. *ret_lease is what we hold then. */
+int mf_lease_raise(MfNode *node, MfWop *wop, const struct mf_lease *lease, uint64_t epoch, struct mf_lease *ret_lease);
+
 /* Adds the assertion that we have not been replaced, and the epoch if the object may not carry it yet (@stamp). */
 void mf_lease_guard(MfWop *wop, const struct mf_lease *lease, bool stamp);

@@ -357,7 +357,7 @@ static int freeze(MfShard *shard, struct mf_batch **ret_batch)
 	if (index) {
 		shard->dirty_record = shard->dirty_times = shard->times_due = false;
 		/* What frees space must get through when the pool is full. */
-		if (removes)
+		if (removes || dir->fs->closing)
 			mf_wop_full_force(batch->wop);
 	} else {
 		mf_wop_unref(g_steal_pointer(&batch->wop));

@@ -641,6 +641,34 @@ int mf_shard_load(MfShard *shard)
 	return r == -ENOENT ? -EIO : r;
 }
 
+int mf_dir_raise_epoch(MfDir *dir, uint64_t epoch)
+{
+	MfFs *fs = dir->fs;
+	MfShard *head = dir->shards->pdata[0];
+	g_autofree char *oid = mf_oid_dir(dir->inode->ino, 0);
+	struct mf_lease lease;
+
+	if (dir->lease.epoch >= epoch)
+		return 0;
+	int r = mf_shard_claim(head);
+	if (r < 0)
+		return r;
+	g_autoptr(MfWop) wop = mf_wop_new();
+	r = mf_lease_raise(fs->node, wop, &dir->lease, epoch, &lease);
+	mf_wop_full_force(wop);
+	g_mutex_unlock(&fs->lock);
+	if (r == 0)
+		r = mf_pool_write(fs->pool, MF_POOL_META, oid, wop);
+	g_mutex_lock(&fs->lock);
+	if (r == 0) {
+		dir->lease = lease;
+		for (unsigned i = 1; i < dir->shards->len; i++)
+			((MfShard *)dir->shards->pdata[i])->stamped = false;
+	}
+	mf_shard_release(head);
+	return r == -ECANCELED ? -EIO : r;
+}
+
 int mf_dir_load_records(MfDir *dir)
 {
 	for (unsigned i = 0; i < dir->shards->len; i++) {

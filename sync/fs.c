@@ -215,6 +215,7 @@ static void free_memory(MfFs *fs)
 int mf_fs_close(MfFs *fs)
 {
 	g_mutex_lock(&fs->lock);
+	fs->closing = true;
 	drop_references(fs);
 	int r = mf_commit_all(fs);
 	while (r == 0 && fs->reaping > 0) {

@@ -145,6 +145,7 @@ struct MfFs {
 	GHashTable *unnamed; /* MfInode whose number the window must cover */
 	GHashTable *references; /* tags noted in node.<incarnation>: their names are not committed yet */
 	gint full;	     /* atomic: the last write answered -ENOSPC */
+	bool closing; /* the last commits: a full pool must not lose them */
 	bool stopping;
 	GCond flusher_cond, reserve_cond;
 	GThread *flusher;

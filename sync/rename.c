@@ -363,6 +363,19 @@ static int rename_two(struct op *op)
 		if (!g_cond_wait_until(&fs->reap_cond, &fs->lock, deadline))
 			r = -ETIMEDOUT;
 	}
+	/* What leads to the new place must be there before the old one lets go. */
+	if (r == 0 && !op->dst.dir->created)
+		r = mf_commit_wait(op->dst.dir->shards->pdata[0]);
+	if (r == 0)
+		r = mf_commit_ancestors(op->dst.dir);
+	if (r == 0 && other && !op->src.dir->created)
+		r = mf_commit_wait(op->src.dir->shards->pdata[0]);
+	if (r == 0 && inode->kind == MF_KIND_FILE)
+		r = mf_dir_raise_epoch(op->dst.dir, op->src.dir->lease.epoch);
+	if (r == 0 && other && other->kind == MF_KIND_FILE)
+		r = mf_dir_raise_epoch(op->src.dir, op->dst.dir->lease.epoch);
+	if (r == 0)
+		r = find_both(op);
 	if (r < 0)
 		goto out;
 	/* The note of a reference says where its name is made: it must be gone before the name is elsewhere. */

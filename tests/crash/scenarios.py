@@ -82,6 +82,15 @@ def scenarios():
             write_file("P/uidlist.tmp", body("two", 500), sync=False), rename("P/uidlist.tmp", "P/uidlist"), sync_dir("P")]),
         Scenario("move-file", ["P"], {"P/sieve": body("sv", 500)}, [
             mkdir("Q"), rename("P/sieve", "Q/sieve"), append("Q/sieve", body("a", 100)), sync_dir("Q"), sync_dir("P")]),
+        Scenario("move-to-new-folder", maildir("M"), old, [
+            mkdir("N"), mkdir("N/cur"), mkdir("N/new"), mkdir("N/tmp"), rename("M/cur/1.old:2,", "N/cur/1.old:2,"),
+            sync_dir("M/cur"), sync_dir("N/cur")]),
+        Scenario("move-folder-into-new", ["P"] + maildir("P/A"), {"P/A/cur/1.x:2,": body("x")}, [
+            mkdir("Q"), move_dir("P/A", "Q/A"), sync_dir("P"), sync_dir("Q")]),
+        Scenario("copy-to-new-folder", maildir("M"), old, [
+            mkdir("N"), mkdir("N/cur"), mkdir("N/new"), mkdir("N/tmp"),
+            publish_by_link("M/cur/1.old:2,", "N/cur/1.old:2,", durable=False), sync_dir("N/cur"),
+            unlink("M/cur/1.old:2,"), sync_dir("M/cur")]),
         Scenario("append", ["P"], {"P/log": body("log", 300)}, [
             append("P/log", body("a", 100)), append("P/log", body("b", 70000)), append("P/log", body("c", 50))]),
         Scenario("dotlock", ["P"], {"P/uidlist": body("one", 500)}, [
