@@ -10,6 +10,11 @@ void mf_lease_epoch_text(uint64_t epoch, char text[MF_EPOCH_TEXT])
 	snprintf(text, MF_EPOCH_TEXT, "%016" PRIx64, epoch);
 }
 
+uint64_t mf_lease_first_epoch(const MfNode *node)
+{
+	return (uint64_t)mf_node_incarnation(node) << 32;
+}
+
 static int decode(GBytes *record, struct mf_lease_record *ret)
 {
 	return mf_lease_record_decode(g_bytes_get_data(record, NULL), g_bytes_get_size(record), ret);
@@ -85,7 +90,7 @@ int mf_lease_take(MfNode *node, MfWop *wop, GBytes *record, struct mf_lease *ret
 		const void *data = g_bytes_get_data(record, &len);
 		mf_wop_cmpxattr(wop, MF_XATTR_LEASE, MF_CMP_EQ, data, len);
 	}
-	lease = (struct mf_lease){ old.epoch + 1, old.stamp_below };
+	lease = (struct mf_lease){ MAX(old.epoch + 1, mf_lease_first_epoch(node)), old.stamp_below };
 	for (unsigned i = 0; old.holders && i < old.holders->len; i++) {
 		if (mf_node_holder(node, g_array_index(old.holders, uint32_t, i)) == MF_HOLDER_LOST)
 			lease.stamp_below = lease.epoch;
@@ -94,17 +99,6 @@ int mf_lease_take(MfNode *node, MfWop *wop, GBytes *record, struct mf_lease *ret
 	mf_lease_record_clear(&old);
 	if (r == 0)
 		*ret_lease = lease;
-	return r;
-}
-
-int mf_lease_raise(MfNode *node, MfWop *wop, const struct mf_lease *lease, uint64_t epoch, struct mf_lease *ret_lease)
-{
-	struct mf_lease raised = { MAX(epoch, lease->epoch), lease->stamp_below };
-
-	mf_lease_guard(wop, &raised, false);
-	int r = set_lease(node, wop, &raised, NULL);
-	if (r == 0)
-		*ret_lease = raised;
 	return r;
 }
 

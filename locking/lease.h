@@ -16,6 +16,10 @@
 
 void mf_lease_epoch_text(uint64_t epoch, char text[MF_EPOCH_TEXT]);
 
+/* The least epoch that this node gives: epochs grow with incarnations, so that a plain file that moves between two
+ * directories of one holder meets the epoch it had. */
+uint64_t mf_lease_first_epoch(const MfNode *node);
+
 struct mf_lease {
 	uint64_t epoch;
 	/* Objects of this directory (shards, files) whose stored epoch is below must be stamped before they are read:
@@ -30,10 +34,6 @@ int mf_lease_examine(MfNode *node, GBytes *record, struct mf_lease *ret_lease);
 /* Adds to @wop the compare with @record and the new lease, exclusive for this node; *ret_lease is what we hold once the
  * operation has succeeded. @record NULL: a new object, no compare. */
 int mf_lease_take(MfNode *node, MfWop *wop, GBytes *record, struct mf_lease *ret_lease);
-
-/* Adds what raises the epoch of a lease that is ours: something that was guarded by a higher one is to come under it.
- * May be done twice. *ret_lease is what we hold then. */
-int mf_lease_raise(MfNode *node, MfWop *wop, const struct mf_lease *lease, uint64_t epoch, struct mf_lease *ret_lease);
 
 /* Adds the assertion that we have not been replaced, and the epoch if the object may not carry it yet (@stamp). */
 void mf_lease_guard(MfWop *wop, const struct mf_lease *lease, bool stamp);

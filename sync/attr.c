@@ -124,16 +124,17 @@ char *mf_inode_path(MfFs *fs, const MfInode *inode)
 
 static int change_size(MfFs *fs, MfInode *inode, uint64_t size, bool by_handle)
 {
+	bool message = inode->kind == MF_KIND_MESSAGE;
 	int r;
 
 	if (mf_inode_is_dir(inode))
 		return -EISDIR;
 	if (inode->kind == MF_KIND_SYMLINK)
 		return -EINVAL;
-	if (inode->kind == MF_KIND_MESSAGE && inode->published && !by_handle)
+	if (message && inode->published && !by_handle)
 		return -EPERM;
 	g_mutex_unlock(&fs->lock);
-	r = inode->kind == MF_KIND_MESSAGE ? mf_message_truncate(fs, inode, size) : mf_file_truncate(fs, inode, size);
+	r = message ? mf_message_truncate(fs, inode, size) : mf_file_truncate(fs, inode, size);
 	g_mutex_lock(&fs->lock);
 	return r;
 }

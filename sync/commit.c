@@ -16,6 +16,7 @@
 
 #define RING_CHANGES 64u       /* versions the change ring keeps */
 #define RING_KEYS 256u	       /* a commit of more keys is only noted as "many" */
+#define FULL_INTERVAL_US (100 * 1000)
 #define RETRY_US G_USEC_PER_SEC /* between two tries of a batch whose result is unknown */
 
 struct mf_batch {
@@ -111,6 +112,7 @@ void mf_commit_forget(MfShard *shard)
 	unqueue(shard);
 	g_hash_table_remove_all(shard->dirty);
 	g_hash_table_remove_all(shard->values);
+	g_cond_broadcast(&shard->cond);
 	shard->dirty_record = shard->dirty_times = false;
 	g_hash_table_iter_init(&iter, shard->dirty_files);
 	while (g_hash_table_iter_next(&iter, &key, NULL)) {
@@ -356,8 +358,8 @@ static int freeze(MfShard *shard, struct mf_batch **ret_batch)
 	}
 	if (index) {
 		shard->dirty_record = shard->dirty_times = shard->times_due = false;
-		/* What frees space must get through when the pool is full. */
-		if (removes || dir->fs->closing)
+		/* What frees space must get through when the pool is full, and what the end of a rename or a split needs. */
+		if (removes || batch->record || dir->fs->closing)
 			mf_wop_full_force(batch->wop);
 	} else {
 		mf_wop_unref(g_steal_pointer(&batch->wop));
@@ -585,8 +587,14 @@ static void flush_prerequisites(MfFs *fs, void *arg)
 	}
 	for (unsigned i = 0; i < batch->files->len && r == 0; i++) {
 		MfInode *inode = batch->files->pdata[i];
-		if (!inode->removed) /* else perhaps its objects are, too */
-			r = mf_file_flush(fs, inode);
+		if (inode->removed) /* perhaps its objects are, too */
+			continue;
+		/* No name depends on it: it must not hold up the names, and is tried again. */
+		int rr = mf_file_flush(fs, inode);
+		if (rr < 0 && fs->closing)
+			r = rr; /* there is no later */
+		else if (rr < 0 && inode->names)
+			mf_dir_dirty_file(inode);
 	}
 	if (r < 0)
 		finish(batch, r);
@@ -662,11 +670,16 @@ int mf_commit_wait(MfShard *shard)
 
 int mf_commit_wait_key(MfDir *dir, const char *key)
 {
-	MfShard *shard = mf_dir_shard(dir, key);
+	for (;;) {
+		MfShard *shard = mf_dir_shard(dir, key);
 
-	if (!g_hash_table_contains(shard->dirty, key) && !mf_batch_has_key(shard->batch, key))
-		return 0;
-	return mf_commit_wait(shard);
+		if (!g_hash_table_contains(shard->dirty, key) && !mf_batch_has_key(shard->batch, key))
+			return 0;
+		int r = mf_commit_wait(shard);
+		/* A split may have taken the key to another shard meanwhile. */
+		if (r < 0 || mf_dir_shard(dir, key) == shard)
+			return r;
+	}
 }
 
 int mf_commit_ancestors(MfDir *dir)
@@ -747,7 +760,10 @@ void *mf_commit_flusher(void *arg)
 	g_mutex_lock(&fs->lock);
 	while (!fs->stopping) {
 		MfShard *shard = g_queue_peek_head(&fs->dirty_shards);
-		int64_t interval = g_atomic_int_get(&fs->full) ? 0 : fs->conf->commit_interval_ms * INT64_C(1000);
+		int64_t interval = fs->conf->commit_interval_ms * INT64_C(1000);
+		/* When the pool is full, what frees space should not wait. */
+		if (g_atomic_int_get(&fs->full))
+			interval = MIN(interval, FULL_INTERVAL_US);
 
 		if (!shard) {
 			g_cond_wait(&fs->flusher_cond, &fs->lock);

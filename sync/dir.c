@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "sync/dir.h"
 
+#include "locking/stamp.h"
 #include "sync/commit.h"
 #include "sync/inode.h"
 #include "sync/reaper.h"
@@ -72,7 +73,7 @@ MfDir *mf_dir_new(MfFs *fs, MfInode *inode, uint64_t parent)
 	dir->parent = parent;
 	dir->next_shard = 1;
 	dir->recovered = true;
-	dir->lease.epoch = 1;
+	dir->lease.epoch = mf_lease_first_epoch(fs->node);
 	head->loaded = head->complete = true;
 	head->rec.times[MF_SPACE_SELF] = (struct mf_shard_times){ 0, inode->attr.mtime, inode->attr.ctime };
 	inode->attr_loaded = true;
@@ -572,17 +573,6 @@ void mf_dir_put(MfDir *dir)
 		mf_inode_settle(fs, inode);
 }
 
-/* After a takeover the one before may still have a write under way to this object: our epoch stops it. */
-static int stamp(MfShard *shard, const char *oid)
-{
-	g_autoptr(MfWop) wop = mf_wop_new();
-
-	mf_lease_guard(wop, &shard->dir->lease, true);
-	mf_wop_full_force(wop);
-	int r = mf_pool_write(shard->dir->fs->pool, MF_POOL_META, oid, wop);
-	return r == -ECANCELED ? -ESHUTDOWN : r;
-}
-
 int mf_shard_claim(MfShard *shard)
 {
 	MfFs *fs = shard->dir->fs;
@@ -625,48 +615,18 @@ int mf_shard_load(MfShard *shard)
 		mf_rop_xattrs(rop);
 		mf_rop_omap_range(rop, "", MF_KEY_REAP, PAGE_ENTRIES);
 		g_mutex_unlock(&fs->lock);
-		r = stamp(shard, oid);
-		if (r == 0)
-			r = mf_pool_read(fs->pool, MF_POOL_META, oid, rop);
+		r = mf_lease_read(fs->pool, oid, &shard->dir->lease, rop);
 		g_mutex_lock(&fs->lock);
 		if (r == 0)
 			r = take_shard_xattrs(shard, rop);
 		if (r == 0) {
-			shard->loaded = shard->stamped = true;
+			shard->loaded = true;
 			merge_shard_record(shard->dir, shard);
 			mf_reaper_recover(shard, mf_rop_get_range(rop, 0, NULL));
 		}
 	}
 	mf_shard_release(shard);
 	return r == -ENOENT ? -EIO : r;
-}
-
-int mf_dir_raise_epoch(MfDir *dir, uint64_t epoch)
-{
-	MfFs *fs = dir->fs;
-	MfShard *head = dir->shards->pdata[0];
-	g_autofree char *oid = mf_oid_dir(dir->inode->ino, 0);
-	struct mf_lease lease;
-
-	if (dir->lease.epoch >= epoch)
-		return 0;
-	int r = mf_shard_claim(head);
-	if (r < 0)
-		return r;
-	g_autoptr(MfWop) wop = mf_wop_new();
-	r = mf_lease_raise(fs->node, wop, &dir->lease, epoch, &lease);
-	mf_wop_full_force(wop);
-	g_mutex_unlock(&fs->lock);
-	if (r == 0)
-		r = mf_pool_write(fs->pool, MF_POOL_META, oid, wop);
-	g_mutex_lock(&fs->lock);
-	if (r == 0) {
-		dir->lease = lease;
-		for (unsigned i = 1; i < dir->shards->len; i++)
-			((MfShard *)dir->shards->pdata[i])->stamped = false;
-	}
-	mf_shard_release(head);
-	return r == -ECANCELED ? -EIO : r;
 }
 
 int mf_dir_load_records(MfDir *dir)
@@ -737,7 +697,8 @@ int mf_dir_find(MfDir *dir, enum mf_space space, const char *name, MfDentry **re
 	for (int tries = 0;; tries++) {
 		MfDentry *dentry = mf_dir_peek(dir, key);
 		MfShard *shard = mf_dir_shard(dir, key);
-		bool claimed = tries >= FIND_TRIES; /* a busy folder: nobody else for once */
+		/* A busy folder: nobody else for once. A load that finishes a rename has the head to itself already. */
+		bool claimed = tries >= FIND_TRIES && dir->recovered;
 		int r;
 
 		if (dentry) {
@@ -761,21 +722,18 @@ int mf_dir_find(MfDir *dir, enum mf_space space, const char *name, MfDentry **re
 		g_mutex_unlock(&fs->lock);
 		r = mf_pool_read(fs->pool, MF_POOL_META, oid, rop);
 		g_mutex_lock(&fs->lock);
+		/* Changed meanwhile: what was read may be old. While the shard was ours, changes are still marked. */
+		bool stale = mf_dir_shard(dir, key) != shard || mf_dir_peek(dir, key) || (!claimed && seq != shard->seq) ||
+			     g_hash_table_contains(shard->dirty, key) || mf_batch_has_key(shard->batch, key);
+		GBytes *value = r == 0 ? mf_rop_get_key(rop, key) : NULL;
+		if (!stale && value)
+			r = attach(shard, &(struct mf_kv){ key, value });
 		if (claimed)
 			mf_shard_release(shard);
 		if (r < 0)
 			return r == -ENOENT ? -EIO : r;
-		/* Changed meanwhile: what was read may be old. While the shard was ours, changes are still marked. */
-		if (mf_dir_shard(dir, key) != shard || mf_dir_peek(dir, key) || (!claimed && seq != shard->seq))
-			continue;
-		if (g_hash_table_contains(shard->dirty, key) || mf_batch_has_key(shard->batch, key))
-			continue;
-		GBytes *value = mf_rop_get_key(rop, key);
-		if (!value)
+		if (!stale && !value)
 			return -ENOENT;
-		r = attach(shard, &(struct mf_kv){ key, value });
-		if (r < 0)
-			return r;
 	}
 }
 

@@ -16,10 +16,6 @@ void mf_dir_put(MfDir *dir);
  * NULL. Call without the lock. */
 int mf_dir_secure(MfFs *fs, uint64_t ino, const char *key, MfRop **ret_rop, struct mf_lease *ret_lease);
 
-/* Raises the epoch of its lease to at least @epoch, for a file that was guarded by that elsewhere: no guard of ours may
- * fail on it. The object must be there. May wait. */
-int mf_dir_raise_epoch(MfDir *dir, uint64_t epoch);
-
 /* A directory that is not in RADOS yet; its first commit creates it. */
 MfDir *mf_dir_new(MfFs *fs, MfInode *inode, uint64_t parent);
 MfShard *mf_dir_add_shard(MfDir *dir, const struct mf_shard_ref *ref);

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "sync/file.h"
 
+#include "locking/stamp.h"
 #include "sync/attr.h"
 #include "sync/dir.h"
 #include "sync/inode.h"
@@ -123,17 +124,6 @@ static unsigned stripe_count(uint64_t size)
 
 /* ---- reading RADOS ---- */
 
-/* After a takeover the holder before may still have a write under way: our epoch stops it before we look. */
-static int stamp(MfFs *fs, MfInode *inode, const char *oid, const struct mf_lease *lease)
-{
-	g_autoptr(MfWop) wop = mf_wop_new();
-
-	mf_lease_guard(wop, lease, true);
-	mf_wop_full_force(wop);
-	int r = mf_pool_write(fs->pool, MF_POOL_META, oid, wop);
-	return r == -ECANCELED ? -ESHUTDOWN : r;
-}
-
 static int lease_of(MfFs *fs, MfInode *inode, struct mf_lease *ret)
 {
 	int r = 0;
@@ -165,14 +155,9 @@ static int load(MfFs *fs, MfInode *inode, unsigned k)
 		return r;
 	g_autofree char *oid = mf_oid_file(inode->ino, k);
 	g_autoptr(MfRop) rop = mf_rop_new();
-	if (lease.stamp_below > 0 && !s->stamped) {
-		r = stamp(fs, inode, oid, &lease);
-		if (r == 0)
-			s->stamped = true;
-	}
+	mf_rop_xattrs(rop);
 	mf_rop_read(rop, 0, MF_FILE_STRIPE);
-	if (r == 0)
-		r = mf_pool_read(fs->pool, MF_POOL_META, oid, rop);
+	r = mf_lease_read(fs->pool, oid, &lease, rop);
 	if (r == -ENOENT && k > 0) {
 		s->stored = false; /* a hole */
 		s->data = g_byte_array_new();
@@ -194,15 +179,11 @@ int mf_file_load_attr(MfFs *fs, MfInode *inode)
 	g_autoptr(MfRop) rop = mf_rop_new();
 	struct mf_file_record rec;
 	struct mf_lease lease = inode->dir->lease;
-	int r = 0;
 
+	mf_rop_xattrs(rop);
 	mf_inode_pin(inode);
 	g_mutex_unlock(&fs->lock);
-	if (lease.stamp_below > 0)
-		r = stamp(fs, inode, oid, &lease);
-	mf_rop_xattrs(rop);
-	if (r == 0)
-		r = mf_pool_read(fs->pool, MF_POOL_META, oid, rop);
+	int r = mf_lease_read(fs->pool, oid, &lease, rop);
 	g_mutex_lock(&fs->lock);
 	if (r == 0 && !inode->attr_loaded) {
 		GBytes *bytes = mf_rop_get_xattr(rop, MF_XATTR_RECORD);
@@ -216,7 +197,6 @@ int mf_file_load_attr(MfFs *fs, MfInode *inode)
 				inode->file = file_new(inode);
 			inode->file->stored = true;
 			inode->file->stored_stripes = MAX(stripe_count(rec.attr.size), 1);
-			stripe_at(inode->file, 0)->stamped = lease.stamp_below > 0;
 		}
 	}
 	if (r == -ENOENT)

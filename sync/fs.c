@@ -14,6 +14,7 @@
 #include <errno.h>
 #include <time.h>
 
+#define REAPERS 8
 #define LOCKS_MAX 1000000u	       /* file locks in memory */
 #define SPACE_AGE_US (5 * G_USEC_PER_SEC) /* statfs asks the monitors no more often */
 
@@ -38,12 +39,29 @@ static void do_work(void *data, void *fs)
 	g_free(work);
 }
 
-void mf_fs_work(MfFs *fs, mf_work_func func, void *arg)
+static void push(GThreadPool *pool, mf_work_func func, void *arg)
 {
 	struct work *work = g_new(struct work, 1);
 
 	*work = (struct work){ func, arg };
-	g_thread_pool_push(fs->workers, work, NULL);
+	g_thread_pool_push(pool, work, NULL);
+}
+
+void mf_fs_work(MfFs *fs, mf_work_func func, void *arg)
+{
+	push(fs->workers, func, arg);
+}
+
+void mf_fs_reap(MfFs *fs, mf_work_func func, void *arg)
+{
+	push(fs->reapers, func, arg);
+}
+
+bool mf_fs_is_closing(MfFs *fs)
+{
+	g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&fs->lock);
+
+	return fs->closing;
 }
 
 int mf_fs_note(MfFs *fs, int result)
@@ -134,6 +152,7 @@ int mf_fs_open(MfPool *pool, MfNode *node, const struct mf_conf *conf, MfFs **re
 	fs->cache = mf_stripecache_new(conf->cache_size / 4);
 	/* Without a limit: a commit may wait for that of a directory below, as deep as there are new ones. */
 	fs->workers = g_thread_pool_new(do_work, fs, -1, false, NULL);
+	fs->reapers = g_thread_pool_new(do_work, fs, REAPERS, false, NULL);
 	g_mutex_lock(&fs->lock);
 	fs->root = mf_inode_pin(mf_inode_new(fs, MF_ROOT_INO, MF_KIND_DIR));
 	int r = mf_dir_get(fs, fs->root, &dir, &space);
@@ -142,6 +161,7 @@ int mf_fs_open(MfPool *pool, MfNode *node, const struct mf_conf *conf, MfFs **re
 	g_mutex_unlock(&fs->lock);
 	if (r < 0) {
 		fail(ret_error, r, "cannot load the root directory");
+		g_thread_pool_free(fs->reapers, false, true);
 		g_thread_pool_free(fs->workers, false, true);
 		g_mutex_lock(&fs->lock);
 		mf_inode_unpin(fs, fs->root);
@@ -240,6 +260,7 @@ int mf_fs_close(MfFs *fs)
 	}
 	mf_reaper_drain(fs);
 	g_mutex_unlock(&fs->lock);
+	g_thread_pool_free(fs->reapers, false, true);
 	g_thread_pool_free(fs->workers, false, true);
 	g_mutex_lock(&fs->lock);
 	mf_inode_unpin(fs, g_steal_pointer(&fs->root));

@@ -87,6 +87,7 @@ int mf_inode_number(MfFs *fs, uint64_t *ret_ino)
 			return -ENOSPC;
 		struct mf_window window = { window_low(fs), fs->reserved + NUMBER_STEP };
 		fs->reserving = true;
+		fs->window_low = window.low;
 		g_mutex_unlock(&fs->lock);
 		int r = mf_node_set_window(fs->node, &window);
 		g_mutex_lock(&fs->lock);

@@ -37,6 +37,7 @@ struct MfMessage {
 	unsigned stored_stripes; /* objects beyond the end must be removed */
 	EVP_MD_CTX *sum;  /* of all stripes before summed; protected by lock */
 	unsigned summed;
+	uint64_t header_dir; /* as the stored header says; protected by fs->lock */
 	bool sum_broken;  /* something before was written again */
 };
 
@@ -339,7 +340,7 @@ static int encode_header(MfFs *fs, MfInode *inode, GByteArray **ret)
 	for (unsigned k = 0; digests && k < n; k++)
 		memcpy(digests + (size_t)k * MF_DIGEST_LEN, stripe_at(m, k)->digest, MF_DIGEST_LEN);
 	g_mutex_lock(&fs->lock);
-	rec.dir = inode->dir ? inode->dir->inode->ino : 0;
+	rec.dir = m->header_dir = inode->dir ? inode->dir->inode->ino : 0;
 	rec.sealed = inode->writers == 0;
 	rec.attr = inode->attr;
 	rec.name = g_strdup(inode->names ? inode->names->key + MF_KEY_PREFIX : "");
@@ -621,13 +622,22 @@ int mf_message_zero(MfFs *fs, MfInode *inode, uint64_t offset, uint64_t len)
 	return r;
 }
 
+void mf_message_published(MfInode *inode)
+{
+	MfMessage *m = inode->message;
+
+	/* A sweep after a crash looks for its name where the header says that it was made. */
+	if (m && m->writing && m->maybe_stored && m->header_dir != inode->dir->inode->ino)
+		m->dirty = true;
+}
+
 void mf_message_seal(MfFs *fs, MfInode *inode)
 {
 	MfMessage *m = inode->message;
 
 	if (!m || !m->writing || m->dirty || m->flushing)
 		return;
-	/* Somebody is in the middle of it: whoever ends last comes here again. */
+	/* Somebody is in the middle of it: then it stays as it is until the next commit or close. */
 	if (!g_mutex_trylock(&m->lock))
 		return;
 	unsigned n = stripe_count(m->size);

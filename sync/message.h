@@ -33,6 +33,8 @@ ssize_t mf_message_read(MfFs *fs, MfInode *inode, void *buf, size_t len, uint64_
 
 /* Makes the bytes written so far durable. Blocks. */
 int mf_message_flush(MfFs *fs, MfInode *inode);
+/* It has its first name outside of tmp. */
+void mf_message_published(MfInode *inode);
 /* No more writing: what is in memory becomes cache. Not before a flush. */
 void mf_message_seal(MfFs *fs, MfInode *inode);
 /* Attributes of one with several names, or left unsealed by a crash. Blocks. */

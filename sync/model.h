@@ -119,6 +119,7 @@ struct MfDir {
 	unsigned users;	     /* operations inside: do not evict */
 	unsigned n_local;
 	bool dead;	/* its load failed: to be freed by who loaded it */
+	bool splitting;
 	bool recovered; /* loaded, and what a crash left half done is finished */
 	GList lru; /* in fs->dir_lru */
 };
@@ -141,6 +142,7 @@ struct MfFs {
 	uint64_t file_bytes;  /* of plain files, in memory */
 	uint64_t write_bytes; /* of messages being written, in memory */
 	uint32_t next_counter, reserved;
+	uint32_t window_low; /* as written to node.<incarnation> */
 	bool reserving;
 	GHashTable *unnamed; /* MfInode whose number the window must cover */
 	GHashTable *references; /* tags noted in node.<incarnation>: their names are not committed yet */
@@ -151,6 +153,7 @@ struct MfFs {
 	GThread *flusher;
 	GThread *sweeper;
 	GThreadPool *workers; /* blocking work: prerequisites of commits, reaping */
+	GThreadPool *reapers; /* blocking work that nobody waits for: deleting */
 	unsigned gains_pending; /* renames between two objects that timed out half done */
 	unsigned reaping;     /* jobs queued or running */
 	GCond reap_cond;
@@ -164,6 +167,11 @@ int64_t mf_fs_now(void);
 /* Queues blocking work; @func runs without the lock. */
 typedef void (*mf_work_func)(MfFs *fs, void *arg);
 void mf_fs_work(MfFs *fs, mf_work_func func, void *arg);
+/* The same on a few threads, for what no commit waits for. */
+void mf_fs_reap(MfFs *fs, mf_work_func func, void *arg);
+
+/* Takes the lock. */
+bool mf_fs_is_closing(MfFs *fs);
 
 /* Latches -ENOSPC and success of writes. */
 int mf_fs_note(MfFs *fs, int result);

@@ -98,12 +98,21 @@ static int prepare(MfFs *fs, struct mf_parent *p, const char *name, uint64_t *re
 		r = mf_inode_number(fs, ret_ino);
 	if (r < 0)
 		return r;
-	r = mf_dir_find(p->dir, p->space, name, ret_found);
-	if (r == 0)
-		return -EEXIST;
-	if (r == -ENOENT)
-		r = p->inode->removed ? -ENOENT : 0;
-	return r;
+	for (;;) {
+		r = mf_dir_find(p->dir, p->space, name, ret_found);
+		if (r == 0)
+			return -EEXIST;
+		if (r != -ENOENT)
+			return r;
+		if (p->inode->removed)
+			return -ENOENT;
+		/* The window of numbers that a sweep looks at may have passed it while we waited. */
+		if ((uint32_t)*ret_ino >= fs->window_low)
+			return 0;
+		r = mf_inode_number(fs, ret_ino);
+		if (r < 0)
+			return r;
+	}
 }
 
 static MfInode *make_file(
@@ -302,6 +311,7 @@ void mf_name_publish(MfFs *fs, MfInode *inode)
 {
 	inode->published = true;
 	inode->attr.ctime = MAX(mf_fs_now(), inode->attr.ctime + 1);
+	mf_message_published(inode);
 	if (!mf_message_is_dirty(inode))
 		mf_message_seal(fs, inode);
 }
@@ -504,7 +514,7 @@ int mf_name_reference(MfFs *fs, MfInode *inode, MfDir *dir, uint64_t *ret_tag)
 	if (r == 0)
 		r = mf_message_mark(fs, inode, tag);
 	if (r < 0) {
-		g_hash_table_remove(fs->references, &tag); /* the note stays for the sweep: it may have been taken */
+		mf_name_referenced(fs, inode, dir, NULL, tag); /* it may have been noted, and taken */
 		return r;
 	}
 	if (!inode->linked) {
@@ -524,20 +534,32 @@ int mf_name_reference(MfFs *fs, MfInode *inode, MfDir *dir, uint64_t *ret_tag)
 struct referenced {
 	struct mf_reference reference;
 	MfDir *dir; /* a user of it */
-	char *key;
+	char *key;  /* NULL: no name came of it */
+	uint64_t size;
 };
+
+/* Without the lock. */
+static int settle_reference(MfFs *fs, struct referenced *job)
+{
+	int r;
+
+	if (job->key) {
+		g_mutex_lock(&fs->lock);
+		r = mf_commit_wait_key(job->dir, job->key);
+		g_mutex_unlock(&fs->lock);
+	} else {
+		r = mf_reaper_remove(fs, MF_KIND_MESSAGE, job->reference.ino, job->reference.tag, job->size);
+	}
+	return r < 0 ? r : mf_node_forget_reference(fs->node, &job->reference);
+}
 
 static void forget_reference(MfFs *fs, void *arg)
 {
 	struct referenced *job = arg;
-	int r = 0;
 
-	g_mutex_lock(&fs->lock);
-	if (job->key)
-		r = mf_commit_wait_key(job->dir, job->key);
-	g_mutex_unlock(&fs->lock);
-	if (r == 0)
-		mf_node_forget_reference(fs->node, &job->reference);
+	/* As long as the note is there the name must not go elsewhere: a sweep would take the reference for a lost one. */
+	while (settle_reference(fs, job) < 0 && !mf_node_is_fenced(fs->node) && !mf_fs_is_closing(fs))
+		g_usleep(G_USEC_PER_SEC);
 	g_mutex_lock(&fs->lock);
 	g_hash_table_remove(fs->references, &job->reference.tag);
 	mf_dir_put(job->dir);
@@ -552,14 +574,13 @@ void mf_name_referenced(MfFs *fs, MfInode *inode, MfDir *dir, const char *key, u
 {
 	struct referenced *job = g_new0(struct referenced, 1);
 
-	if (!key)
-		mf_reaper_put(fs, inode, tag);
 	job->reference = (struct mf_reference){ tag, dir->inode->ino, inode->ino };
+	job->size = MAX(inode->attr.size, mf_message_extent(inode));
 	job->dir = dir;
 	dir->users++;
 	job->key = g_strdup(key);
 	fs->reaping++;
-	mf_fs_work(fs, forget_reference, job);
+	mf_fs_reap(fs, forget_reference, job);
 }
 
 int mf_name_wait_reference(MfFs *fs, uint64_t tag)

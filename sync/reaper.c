@@ -10,6 +10,8 @@
 
 #include <errno.h>
 
+#define RETRY_US G_USEC_PER_SEC
+
 struct job {
 	struct mf_reap_record rec;
 	MfDir *dir; /* a user of it; NULL: there is no record to clear */
@@ -108,10 +110,15 @@ int mf_reaper_remove(MfFs *fs, enum mf_kind kind, uint64_t ino, uint64_t tag, ui
 static void run(MfFs *fs, void *arg)
 {
 	struct job *job = arg;
-	int r = mf_node_is_fenced(fs->node) ?
-			-ESHUTDOWN :
-			mf_reaper_remove(fs, job->rec.kind, job->rec.ino, job->rec.tag, job->rec.size);
+	int r = -ESHUTDOWN;
 
+	/* What has no record must succeed here, or nobody comes back to it before a crash does. */
+	while (!mf_node_is_fenced(fs->node)) {
+		r = mf_reaper_remove(fs, job->rec.kind, job->rec.ino, job->rec.tag, job->rec.size);
+		if (r == 0 || job->dir || mf_fs_is_closing(fs))
+			break;
+		g_usleep(RETRY_US);
+	}
 	g_mutex_lock(&fs->lock);
 	if (job->dir) {
 		/* On failure the record stays: the next load of the directory tries again. */
@@ -138,7 +145,7 @@ static void start(MfFs *fs, const struct mf_reap_record *rec, MfShard *shard)
 		job->key = mf_key_reap(rec->ino, rec->tag);
 	}
 	fs->reaping++;
-	mf_fs_work(fs, run, job);
+	mf_fs_reap(fs, run, job);
 }
 
 /* Bytes that somebody can still reach: through a descriptor, or a name in tmp that holds no reference of its own. */

@@ -185,23 +185,25 @@ static int rename_one(struct op *op)
 		/* A link(2) of a published message into tmp gets its own reference now. */
 		mf_inode_pin(inode);
 		r = mf_name_reference(op->fs, inode, op->dst.dir, &tag);
-		mf_inode_unpin(op->fs, inode);
-		if (r == 0)
-			r = find_both(op);
+		if (r < 0) {
+			mf_inode_unpin(op->fs, inode);
+			return r;
+		}
+		r = find_both(op);
 		if (r == 0 && op->from->inode != inode)
 			r = -ENOENT;
 		if (r == 0)
 			r = check(op);
-		if (r < 0) {
-			if (tag != 0)
-				mf_name_referenced(op->fs, inode, op->dst.dir, NULL, tag);
+		if (r < 0)
+			mf_name_referenced(op->fs, inode, op->dst.dir, NULL, tag);
+		mf_inode_unpin(op->fs, inode);
+		if (r < 0)
 			return r;
-		}
 	}
 	bool referenced = publish && inode->published;
 	apply(op, local, tag);
 	if (referenced)
-		mf_name_referenced(op->fs, inode, op->dst.dir, op->dst_key, tag);
+		mf_name_referenced(op->fs, mf_dir_peek(op->dst.dir, op->dst_key)->inode, op->dst.dir, op->dst_key, tag);
 	if (!publish)
 		return 0;
 	MfShard *shard = mf_dir_shard(op->dst.dir, op->dst_key);
@@ -345,6 +347,21 @@ static int encode_intent(struct op *op, GByteArray **ret)
 	return mf_intent_encode(&rec, ret);
 }
 
+/* The end of an earlier rename out of here, or out of where this one goes: their order is that of the renames. */
+static int wait_unblocked(struct op *op)
+{
+	MfFs *fs = op->fs;
+	int64_t deadline = g_get_monotonic_time() + fs->conf->op_timeout_ms * INT64_C(1000);
+
+	for (;;) {
+		MfShard *src = mf_dir_shard(op->src.dir, op->src_key), *dst = mf_dir_shard(op->dst.dir, op->dst_key);
+		if (!src->blocked && !dst->blocked)
+			return 0;
+		if (!g_cond_wait_until(src->blocked ? &src->cond : &dst->cond, &fs->lock, deadline))
+			return -ETIMEDOUT;
+	}
+}
+
 /* Called with rename_lock: one at a time, so two of them cannot wait for each other's directories. */
 static int rename_two(struct op *op)
 {
@@ -370,16 +387,16 @@ static int rename_two(struct op *op)
 		r = mf_commit_ancestors(op->dst.dir);
 	if (r == 0 && other && !op->src.dir->created)
 		r = mf_commit_wait(op->src.dir->shards->pdata[0]);
-	if (r == 0 && inode->kind == MF_KIND_FILE)
-		r = mf_dir_raise_epoch(op->dst.dir, op->src.dir->lease.epoch);
-	if (r == 0 && other && other->kind == MF_KIND_FILE)
-		r = mf_dir_raise_epoch(op->src.dir, op->dst.dir->lease.epoch);
 	if (r == 0)
 		r = find_both(op);
 	if (r < 0)
 		goto out;
 	/* The note of a reference says where its name is made: it must be gone before the name is elsewhere. */
 	r = mf_name_wait_reference(fs, op->from->tag);
+	if (r == 0 && other)
+		r = find_both(op);
+	if (r == 0 && other && op->to)
+		r = mf_name_wait_reference(fs, op->to->tag);
 	if (r == 0)
 		r = mark_moved(fs, inode);
 	if (r == 0 && other)
@@ -403,7 +420,11 @@ static int rename_two(struct op *op)
 	if (r == 0)
 		r = mf_commit_wait_key(op->src.dir, op->src_key);
 	if (r == 0)
+		r = wait_unblocked(op);
+	if (r == 0)
 		r = find_both(op);
+	if (r == 0 && (mf_dir_shard(op->src.dir, op->src_key)->blocked || mf_dir_shard(op->dst.dir, op->dst_key)->blocked))
+		r = -EAGAIN;
 	if (r == 0 && (op->from->inode != inode || (other && (!op->to || op->to->inode != other))))
 		r = -ENOENT;
 	if (r == 0)
@@ -573,9 +594,11 @@ int mf_fs_rename(
 		g_mutex_lock(&fs->rename_lock);
 		g_mutex_lock(&fs->lock);
 		two = false;
-		r = run(&op, &two);
-		if (two)
-			r = rename_two(&op);
+		do {
+			r = run(&op, &two);
+			if (two)
+				r = rename_two(&op);
+		} while (r == -EAGAIN);
 		g_mutex_unlock(&fs->rename_lock);
 	}
 	mf_name_leave(fs, &op.dst);
@@ -725,7 +748,7 @@ static int recover_one(MfDir *dir, const struct mf_kv *kv)
 			marker->oid = g_steal_pointer(&oid);
 			marker->key = g_steal_pointer(&gain_key);
 			fs->reaping++;
-			mf_fs_work(fs, drop_marker, marker);
+			mf_fs_reap(fs, drop_marker, marker);
 		}
 	}
 	if (r == 0)

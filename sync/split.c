@@ -4,6 +4,7 @@
 #include "sync/commit.h"
 #include "sync/dir.h"
 #include "sync/inode.h"
+#include "sync/rename.h"
 
 #include <errno.h>
 #include <string.h>
@@ -22,21 +23,12 @@ static bool moves(const MfShard *shard, const char *key)
 }
 
 /* Copies the upper half into the object of @to. What a copy that died left there is overwritten. */
-static int copy(MfFs *fs, MfShard *from, MfShard *to, GPtrArray *moved)
+static int copy(MfFs *fs, MfShard *from, MfShard *to, const struct mf_lease *lease, MfWop *create, GPtrArray *moved)
 {
 	uint64_t ino = from->dir->inode->ino;
 	g_autofree char *from_oid = mf_oid_dir(ino, from->ref.id), *to_oid = mf_oid_dir(ino, to->ref.id);
 	g_autofree char *after = g_strdup("");
-	g_autoptr(MfWop) create = mf_wop_new();
-	g_autoptr(GByteArray) record = NULL;
-	int r = mf_commit_new_object(to, create, to->last);
-
-	if (r == 0)
-		r = mf_shard_record_encode(&to->rec, &record);
-	if (r < 0)
-		return r;
-	mf_wop_setxattr(create, MF_XATTR_SHARD, record->data, record->len);
-	r = mf_pool_write(fs->pool, MF_POOL_META, to_oid, create);
+	int r = mf_pool_write(fs->pool, MF_POOL_META, to_oid, create);
 	if (r == -EEXIST) {
 		/* Of a copy that died; no map leads to it. */
 		g_autoptr(MfWop) wop = mf_wop_new();
@@ -72,9 +64,22 @@ static int copy(MfFs *fs, MfShard *from, MfShard *to, GPtrArray *moved)
 				after = g_strdup(kv->key);
 			}
 		}
+		mf_lease_guard(wop, lease, false);
 		if (any)
 			r = mf_pool_write(fs->pool, MF_POOL_META, to_oid, wop);
 	}
+	return r;
+}
+
+static int new_object(MfShard *shard, MfWop *wop)
+{
+	g_autoptr(GByteArray) record = NULL;
+	int r = mf_commit_new_object(shard, wop, shard->last);
+
+	if (r == 0)
+		r = mf_shard_record_encode(&shard->rec, &record);
+	if (r == 0)
+		mf_wop_setxattr(wop, MF_XATTR_SHARD, record->data, record->len);
 	return r;
 }
 
@@ -148,7 +153,8 @@ static void split(MfFs *fs, void *arg)
 	int r = mf_dir_complete(dir);
 	bool have_head = r == 0 && mf_shard_claim(head) == 0;
 	bool have = have_head && (shard == head || mf_shard_claim(shard) == 0);
-	if (have && is_large(shard) && !dir->inode->removed && dir->created) {
+	/* A gain and its marker must stay in one object. */
+	if (have && is_large(shard) && !dir->inode->removed && dir->created && !mf_rename_is_pending(dir)) {
 		struct mf_shard_ref ref = {
 			dir->next_shard++,
 			shard->ref.depth + 1,
@@ -159,8 +165,12 @@ static void split(MfFs *fs, void *arg)
 		g_ptr_array_steal_index(dir->shards, dir->shards->len - 1);
 		upper->rec = shard->rec;
 		upper->rec.ring_low = 0;
+		g_autoptr(MfWop) create = mf_wop_new();
+		struct mf_lease lease = dir->lease;
+		r = new_object(upper, create);
 		g_mutex_unlock(&fs->lock);
-		r = copy(fs, shard, upper, moved);
+		if (r == 0)
+			r = copy(fs, shard, upper, &lease, create, moved);
 		g_mutex_lock(&fs->lock);
 		if (r == 0) {
 			divide(shard, upper);
@@ -171,9 +181,11 @@ static void split(MfFs *fs, void *arg)
 			upper->busy = true;
 			g_ptr_array_add(dir->shards, upper);
 			mf_shard_release(head);
-			do
-				r = flip(head);
-			while (r < 0 && !mf_node_is_fenced(fs->node) && !fs->stopping);
+			while ((r = flip(head)) < 0 && !mf_node_is_fenced(fs->node) && !fs->stopping) {
+				g_mutex_unlock(&fs->lock);
+				g_usleep(G_USEC_PER_SEC);
+				g_mutex_lock(&fs->lock);
+			}
 			if (shard != head)
 				mf_shard_release(shard);
 			mf_shard_release(upper);
@@ -197,6 +209,7 @@ static void split(MfFs *fs, void *arg)
 		if (have_head)
 			mf_shard_release(head);
 	}
+	dir->splitting = false;
 	mf_dir_put(dir);
 	fs->reaping--;
 	g_cond_broadcast(&fs->reap_cond);
@@ -207,8 +220,9 @@ void mf_split_if_large(MfShard *shard)
 {
 	MfFs *fs = shard->dir->fs;
 
-	if (!is_large(shard) || shard->busy || fs->stopping)
+	if (!is_large(shard) || shard->dir->splitting || shard->dir->inode->removed || fs->closing)
 		return;
+	shard->dir->splitting = true;
 	shard->dir->users++;
 	fs->reaping++;
 	mf_fs_work(fs, split, shard);

@@ -192,6 +192,9 @@ static void check_text(const char *name, const char *expected)
 
 /* ---- tests ---- */
 
+/* The least epoch of an incarnation. */
+#define FIRST(incarnation) ((uint64_t)(incarnation) << 32)
+
 START_TEST(epoch_text)
 {
 	char text[MF_EPOCH_TEXT];
@@ -216,11 +219,11 @@ START_TEST(new_object)
 	struct mf_lease lease, again;
 
 	ck_assert_int_eq(take(&node, &lease), 0);
-	ck_assert_uint_eq(lease.epoch, 1);
+	ck_assert_uint_eq(lease.epoch, FIRST(5));
 	ck_assert_uint_eq(lease.stamp_below, 0);
-	check_text(MF_XATTR_EPOCH, "0000000000000001");
+	check_text(MF_XATTR_EPOCH, "0000000500000000");
 	ck_assert_int_eq(examine(&node, &again), 0);
-	ck_assert_uint_eq(again.epoch, 1);
+	ck_assert_uint_eq(again.epoch, FIRST(5));
 	ck_assert_uint_eq(again.stamp_below, 0);
 	ck_assert_int_eq(commit(&lease, false, "a"), 0);
 }
@@ -254,7 +257,7 @@ START_TEST(shared_is_not_enough)
 	store_holders(MF_LEASE_SHARED, 8, 1, 5, 0);
 	ck_assert_int_eq(examine(&node, &lease), 1);
 	ck_assert_int_eq(take(&node, &lease), 0);
-	ck_assert_uint_eq(lease.epoch, 9);
+	ck_assert_uint_eq(lease.epoch, FIRST(5));
 	ck_assert_int_eq(examine(&node, &lease), 0);
 }
 END_TEST
@@ -268,7 +271,7 @@ START_TEST(clean_holder)
 	store_holders(MF_LEASE_EXCLUSIVE, 8, 1, 4, 0);
 	ck_assert_int_eq(examine(&node, &lease), 1);
 	ck_assert_int_eq(take(&node, &lease), 0);
-	ck_assert_uint_eq(lease.epoch, 9);
+	ck_assert_uint_eq(lease.epoch, FIRST(5));
 	ck_assert_uint_eq(lease.stamp_below, 3);
 }
 END_TEST
@@ -281,13 +284,25 @@ START_TEST(lost_holder)
 	store_holders(MF_LEASE_EXCLUSIVE, 8, 1, 4, 0);
 	ck_assert_int_eq(examine(&node, &lease), 1);
 	ck_assert_int_eq(take(&node, &lease), 0);
-	ck_assert_uint_eq(lease.epoch, 9);
-	ck_assert_uint_eq(lease.stamp_below, 9);
+	ck_assert_uint_eq(lease.epoch, FIRST(5));
+	ck_assert_uint_eq(lease.stamp_below, FIRST(5));
 	/* the next clean holder still has to stamp what this one did not come to */
 	MfNode next = { .incarnation = 6, .holder = { [5] = MF_HOLDER_CLEAN } };
 	ck_assert_int_eq(take(&next, &again), 0);
-	ck_assert_uint_eq(again.epoch, 10);
-	ck_assert_uint_eq(again.stamp_below, 9);
+	ck_assert_uint_eq(again.epoch, FIRST(6));
+	ck_assert_uint_eq(again.stamp_below, FIRST(5));
+}
+END_TEST
+
+/* Behind a holder with a higher incarnation the epoch still grows. */
+START_TEST(grows_anyway)
+{
+	MfNode node = { .incarnation = 5, .holder = { [4] = MF_HOLDER_CLEAN } };
+	struct mf_lease lease;
+
+	store_holders(MF_LEASE_EXCLUSIVE, FIRST(7), 1, 4, 0);
+	ck_assert_int_eq(take(&node, &lease), 0);
+	ck_assert_uint_eq(lease.epoch, FIRST(7) + 1);
 }
 END_TEST
 
@@ -299,7 +314,7 @@ START_TEST(nobody_holds)
 	store_holders(MF_LEASE_NONE, 1, 0, 0, 0);
 	ck_assert_int_eq(examine(&node, &lease), 1);
 	ck_assert_int_eq(take(&node, &lease), 0);
-	ck_assert_uint_eq(lease.epoch, 2);
+	ck_assert_uint_eq(lease.epoch, FIRST(5));
 }
 END_TEST
 
@@ -314,8 +329,8 @@ START_TEST(record_after_take)
 	g_autoptr(GBytes) bytes = stored_lease();
 	ck_assert_int_eq(mf_lease_record_decode(g_bytes_get_data(bytes, NULL), g_bytes_get_size(bytes), &rec), 0);
 	ck_assert_int_eq(rec.mode, MF_LEASE_EXCLUSIVE);
-	ck_assert_uint_eq(rec.epoch, 0x20);
-	ck_assert_uint_eq(rec.stamp_below, 0x20);
+	ck_assert_uint_eq(rec.epoch, FIRST(5));
+	ck_assert_uint_eq(rec.stamp_below, FIRST(5));
 	ck_assert_uint_eq(rec.holders->len, 1);
 	ck_assert_uint_eq(g_array_index(rec.holders, uint32_t, 0), 5);
 	ck_assert_uint_eq(rec.waiters->len, 1);
@@ -347,8 +362,8 @@ START_TEST(race)
 	/* a lost answer: sending the same once more neither takes it twice nor harms */
 	ck_assert_int_eq(operate(a_wop), -ECANCELED);
 	ck_assert_int_eq(examine(&a, &a_lease), 0);
-	ck_assert_uint_eq(a_lease.epoch, 9);
-	ck_assert_uint_eq(a_lease.stamp_below, 9);
+	ck_assert_uint_eq(a_lease.epoch, FIRST(5));
+	ck_assert_uint_eq(a_lease.stamp_below, FIRST(5));
 }
 END_TEST
 
@@ -413,6 +428,7 @@ int main(void)
 	tcase_add_test(tcase, shared_is_not_enough);
 	tcase_add_test(tcase, clean_holder);
 	tcase_add_test(tcase, lost_holder);
+	tcase_add_test(tcase, grows_anyway);
 	tcase_add_test(tcase, nobody_holds);
 	tcase_add_test(tcase, record_after_take);
 	tcase_add_test(tcase, race);
