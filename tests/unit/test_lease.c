@@ -335,7 +335,7 @@ START_TEST(record_after_take)
 	ck_assert_uint_eq(g_array_index(rec.holders, uint32_t, 0), 5);
 	ck_assert_uint_eq(rec.waiters->len, 1);
 	ck_assert_uint_eq(g_array_index(rec.waiters, uint32_t, 0), 7);
-	check_text(MF_XATTR_EPOCH, "0000000000000020");
+	check_text(MF_XATTR_EPOCH, "0000000500000000");
 	mf_lease_record_clear(&rec);
 }
 END_TEST
