@@ -115,6 +115,7 @@ static void divide(MfShard *from, MfShard *to)
 		if (!moves(from, key))
 			continue;
 		g_hash_table_insert(to->dirty, g_strdup(key), value);
+		to->seq++; /* or who waits for it would find nothing to wait for */
 		g_hash_table_iter_remove(&iter);
 	}
 	for (enum mf_space s = 0; s < MF_SPACES; s++)
