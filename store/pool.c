@@ -795,7 +795,14 @@ static int pool_stored(MfPool *pool, struct mf_pool_space *space)
 
 	if (r < 0)
 		return r;
-	r = -ENOENT;
+	/* A cluster that has just started does not list its pools yet: then what the cluster as a whole has. */
+	struct rados_cluster_stat_t whole;
+	r = rados_cluster_stat(pool->cluster, &whole);
+	if (r == 0) {
+		space->total = whole.kb * 1024;
+		space->free = whole.kb_avail * 1024;
+		space->objects = whole.num_objects;
+	}
 	json_array_foreach(json_object_get(df, "pools"), i, entry) {
 		const char *name = json_string_value(json_object_get(entry, "name"));
 		json_t *stats = json_object_get(entry, "stats");
@@ -823,7 +830,7 @@ int mf_pool_space(MfPool *pool, struct mf_pool_space *ret_space)
 	g_autofree char *command = g_strdup_printf("{\"prefix\":\"osd pool get-quota\",\"pool\":\"%s\",\"format\":\"json\"}",
 		pool->pool_name[MF_POOL_DATA]);
 	r = mon_command(pool, command, &quota);
-	if (r < 0)
+	if (r < 0 && r != -ENOENT) /* that: no statistics of the pool yet */
 		return r;
 	uint64_t max = json_integer_value(json_object_get(quota, "quota_max_bytes"));
 	json_decref(quota);
