@@ -26,6 +26,9 @@ struct MfNode {
 	atomic_int_fast64_t confirmed_ms; /* CLOCK_BOOTTIME of the last ping known to be answered */
 	GMutex check;			  /* held across RADOS: whoever needs the answer has to wait for it anyway */
 	GHashTable *members; /* incarnation -> state; constant after join */
+	GMutex listening;    /* held while the listener runs */
+	mf_node_listener listener; /* protected by listening */
+	void *listener_arg;
 	GArray *unswept;
 };
 
@@ -185,6 +188,32 @@ static int members_update(MfPool *pool, uint32_t inc, bool (*change)(struct mf_m
 	return -ETIMEDOUT;
 }
 
+/* ---- the inbox ---- */
+
+static void on_message(const void *data, size_t len, void *arg)
+{
+	MfNode *node = arg;
+
+	g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&node->listening);
+	if (node->listener)
+		node->listener(data, len, node->listener_arg);
+}
+
+void mf_node_listen(MfNode *node, mf_node_listener listener, void *arg)
+{
+	g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&node->listening);
+
+	node->listener = listener;
+	node->listener_arg = arg;
+}
+
+void mf_node_send(MfNode *node, uint32_t incarnation, const void *data, size_t len, mf_send_done done, void *arg)
+{
+	g_autofree char *oid = mf_oid_node(incarnation);
+
+	mf_pool_send(node->pool, oid, 1, data, len, done, arg);
+}
+
 /* ---- joining ---- */
 
 static int refuse(uint32_t inc, const struct mf_member *member, char **ret_error)
@@ -313,7 +342,7 @@ static int try_join(MfNode *node, char **ret_error)
 	}
 	if (r < 0)
 		goto out;
-	r = mf_watch_new(node->pool, node->oid, node->self.watch_timeout_s, &node->watch);
+	r = mf_watch_new(node->pool, node->oid, node->self.watch_timeout_s, on_message, node, &node->watch);
 	if (r == 0) {
 		node->confirmed_ms = boottime_ms();
 		r = members_set(node->pool, &members, node->incarnation, &node->self);
@@ -335,6 +364,7 @@ out:
 static void node_free(MfNode *node)
 {
 	g_mutex_clear(&node->check);
+	g_mutex_clear(&node->listening);
 	g_hash_table_unref(node->members);
 	g_array_unref(node->unswept);
 	mf_member_clear(&node->self);
@@ -353,6 +383,7 @@ int mf_node_join(MfPool *pool, const struct mf_conf *conf, const char *mountpoin
 	node->members = g_hash_table_new(NULL, NULL);
 	node->unswept = g_array_new(false, false, sizeof(uint32_t));
 	g_mutex_init(&node->check);
+	g_mutex_init(&node->listening);
 	node->self = (struct mf_member){
 		.state = MF_MEMBER_LIVE,
 		.watch_timeout_s = conf->watch_timeout_s,
@@ -417,7 +448,7 @@ static int prove_locked(MfNode *node, int age)
 {
 	if (age < 0) {
 		node->watch = mf_watch_free(node->watch);
-		int r = mf_watch_new(node->pool, node->oid, node->self.watch_timeout_s, &node->watch);
+		int r = mf_watch_new(node->pool, node->oid, node->self.watch_timeout_s, on_message, node, &node->watch);
 		if (r == -ENOENT || r == -ESHUTDOWN) {
 			node->fenced = true;
 			return -ESHUTDOWN;

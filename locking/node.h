@@ -27,6 +27,13 @@ void mf_node_leave(MfNode *node, bool clean);
 uint32_t mf_node_incarnation(const MfNode *node);
 int64_t mf_node_since(const MfNode *node); /* ns since 1970 */
 
+/* What other nodes send. Called on a thread of the pool, one message at a time: must not block. The same message may
+ * come twice. NULL: nobody listens, and when this returns nobody runs any more. */
+typedef void (*mf_node_listener)(const void *data, size_t len, void *arg);
+void mf_node_listen(MfNode *node, mf_node_listener listener, void *arg);
+/* To the inbox of @incarnation; see mf_pool_send(). */
+void mf_node_send(MfNode *node, uint32_t incarnation, const void *data, size_t len, mf_send_done done, void *arg);
+
 /* May we serve from memory and write? 0; -ESHUTDOWN; -ETIMEDOUT: the cluster cannot be asked, keep what you have. */
 int mf_node_check(MfNode *node);
 

@@ -80,6 +80,8 @@ struct MfWatch {
 	MfPool *pool;
 	char *oid;
 	uint64_t cookie;
+	mf_watch_func func;
+	void *arg;
 };
 
 /* ---- connection ---- */
@@ -683,6 +685,8 @@ static void on_notify(void *arg, uint64_t notify_id, uint64_t handle, uint64_t n
 	MfWatch *watch = arg;
 
 	rados_notify_ack(watch->pool->io[MF_POOL_META], watch->oid, notify_id, handle, NULL, 0);
+	if (len > 0)
+		watch->func(data, len, watch->arg);
 }
 
 /* Nothing to do here: mf_watch_check() reports a lost watch to whoever is about to rely on it. */
@@ -690,11 +694,13 @@ static void on_watch_error(void *arg, uint64_t handle, int error)
 {
 }
 
-int mf_watch_new(MfPool *pool, const char *oid, unsigned timeout_s, MfWatch **ret_watch)
+int mf_watch_new(MfPool *pool, const char *oid, unsigned timeout_s, mf_watch_func func, void *arg, MfWatch **ret_watch)
 {
 	MfWatch *watch = g_new0(MfWatch, 1);
 
 	watch->pool = pool;
+	watch->func = func;
+	watch->arg = arg;
 	watch->oid = g_strdup(oid);
 	int r = rados_watch3(
 		pool->io[MF_POOL_META], oid, &watch->cookie, on_notify, on_watch_error, timeout_s, watch);
@@ -723,18 +729,16 @@ int mf_watch_check(MfWatch *watch)
 	return rados_watch_check(watch->pool->io[MF_POOL_META], watch->cookie);
 }
 
-int mf_pool_ping(MfPool *pool, const char *oid, unsigned timeout_s, unsigned *ret_alive, unsigned *ret_silent)
+/* librados' own result when a watcher stays silent is -ETIMEDOUT, with a reply that tells who. */
+static int count_watchers(int r, char *reply, size_t len, unsigned *ret_alive, unsigned *ret_silent)
 {
-	char *reply = NULL;
-	size_t reply_len = 0, n_acks = 0, n_timeouts = 0;
-	struct notify_ack_t *acks = NULL;
 	struct notify_timeout_t *timeouts = NULL;
+	struct notify_ack_t *acks = NULL;
+	size_t n_acks = 0, n_timeouts = 0;
 
-	atomic_fetch_add(&pool->notifies, 1);
-	/* librados takes whole seconds; its own answer when a watcher stays silent is -ETIMEDOUT with a decodable reply. */
-	int r = rados_notify2(pool->io[MF_POOL_META], oid, NULL, 0, (uint64_t)timeout_s * 1000, &reply, &reply_len);
+	*ret_alive = *ret_silent = 0;
 	if ((r == 0 || r == -ETIMEDOUT) && reply) {
-		int rr = rados_decode_notify_response(reply, reply_len, &acks, &n_acks, &timeouts, &n_timeouts);
+		int rr = rados_decode_notify_response(reply, len, &acks, &n_acks, &timeouts, &n_timeouts);
 		if (rr == 0) {
 			*ret_alive = n_acks;
 			*ret_silent = n_timeouts;
@@ -745,6 +749,59 @@ int mf_pool_ping(MfPool *pool, const char *oid, unsigned timeout_s, unsigned *re
 	if (reply)
 		rados_buffer_free(reply);
 	return r;
+}
+
+struct send {
+	mf_send_done done;
+	void *arg;
+	char *reply;
+	size_t reply_len;
+	rados_completion_t completion;
+};
+
+static void send_done(rados_completion_t completion, void *arg)
+{
+	struct send *send = arg;
+	unsigned alive, silent;
+	int r = count_watchers(rados_aio_get_return_value(completion), send->reply, send->reply_len, &alive, &silent);
+
+	send->done(r, alive, silent, send->arg);
+	rados_aio_release(send->completion);
+	g_free(send);
+}
+
+void mf_pool_send(
+	MfPool *pool, const char *oid, unsigned timeout_s, const void *data, size_t len, mf_send_done done, void *arg)
+{
+	struct send *send = g_new0(struct send, 1);
+
+	send->done = done;
+	send->arg = arg;
+	atomic_fetch_add(&pool->notifies, 1);
+	int r = rados_aio_create_completion2(send, send_done, &send->completion);
+	if (r < 0) {
+		done(r, 0, 0, arg);
+		g_free(send);
+		return;
+	}
+	/* librados takes whole seconds. */
+	r = rados_aio_notify(pool->io[MF_POOL_META], oid, send->completion, data, (int)len, (uint64_t)timeout_s * 1000,
+		&send->reply, &send->reply_len);
+	if (r < 0) {
+		rados_aio_release(send->completion);
+		done(r, 0, 0, arg);
+		g_free(send);
+	}
+}
+
+int mf_pool_ping(MfPool *pool, const char *oid, unsigned timeout_s, unsigned *ret_alive, unsigned *ret_silent)
+{
+	char *reply = NULL;
+	size_t len = 0;
+
+	atomic_fetch_add(&pool->notifies, 1);
+	int r = rados_notify2(pool->io[MF_POOL_META], oid, NULL, 0, (uint64_t)timeout_s * 1000, &reply, &len);
+	return count_watchers(r, reply, len, ret_alive, ret_silent);
 }
 
 /* ---- monitors ---- */

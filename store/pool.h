@@ -99,13 +99,23 @@ GBytes *mf_rop_get_exec(MfRop *rop);				   /* borrowed */
 /* ---- liveness ---- */
 
 typedef struct MfWatch MfWatch;
-/* Acknowledges every notify by itself. Blocks. @timeout_s: the OSD drops the watch when it hears nothing so long. */
-int mf_watch_new(MfPool *pool, const char *oid, unsigned timeout_s, MfWatch **ret_watch);
+/* What mf_pool_send() sent to the watched object. May come twice. */
+typedef void (*mf_watch_func)(const void *data, size_t len, void *arg);
+/* Acknowledges every notify by itself; one that carries data then goes to @func. Blocks. @timeout_s: the OSD drops the
+ * watch when it hears nothing so long. */
+int mf_watch_new(
+	MfPool *pool, const char *oid, unsigned timeout_s, mf_watch_func func, void *arg, MfWatch **ret_watch);
 MfWatch *mf_watch_free(MfWatch *watch); /* unwatches; NULL ok; returns NULL */
 /* Milliseconds since the OSD last confirmed the watch, or -errno (-ENOTCONN: it is gone). */
 int mf_watch_check(MfWatch *watch);
 
-/* Who watches @oid: counts of watchers that answered, and that were there but did not within @timeout_s. */
+/* @result: 0, or -errno when nothing is known. @alive: watchers that have it; @silent: that were there but did not answer
+ * within the timeout. Neither: nobody watches. */
+typedef void (*mf_send_done)(int result, unsigned alive, unsigned silent, void *arg);
+/* Sends @data to whoever watches @oid. @done is called exactly once. */
+void mf_pool_send(
+	MfPool *pool, const char *oid, unsigned timeout_s, const void *data, size_t len, mf_send_done done, void *arg);
+/* The same, empty and waiting. Who watches @oid: counts of watchers that answered, and that were there but did not within @timeout_s. */
 int mf_pool_ping(MfPool *pool, const char *oid, unsigned timeout_s, unsigned *ret_alive, unsigned *ret_silent);
 
 /* ---- the rest ---- */
