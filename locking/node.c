@@ -445,14 +445,14 @@ static int create_node_object(MfNode *node)
 	return mf_pool_write(node->pool, MF_POOL_META, node->oid, wop);
 }
 
-static void drop_node_object(MfNode *node)
+static int drop_node_object(MfNode *node)
 {
 	g_autoptr(MfWop) wop = mf_wop_new();
 
 	node->watch = mf_watch_free(node->watch);
 	mf_wop_remove(wop);
 	mf_wop_full_force(wop);
-	mf_pool_write(node->pool, MF_POOL_META, node->oid, wop);
+	return mf_pool_write(node->pool, MF_POOL_META, node->oid, wop);
 }
 
 static int watch(MfNode *node)
@@ -590,11 +590,11 @@ void mf_node_leave(MfNode *node, bool clean)
 	g_cond_broadcast(&node->warden_cond);
 	g_mutex_unlock(&node->state);
 	g_thread_join(node->warden);
-	/* Without a clean end the record and the window stay: whoever meets them finds what to do. */
-	if (clean && !node->fenced && mf_members_update(node->pool, node->incarnation, make_clean, NULL) == 0)
-		drop_node_object(node);
-	else
-		mf_watch_free(node->watch);
+	/* Without a clean end the record and the window stay: whoever meets them finds what to do. The window goes first:
+	 * nobody looks for that of a clean one, and a live one without is taken for lost, with nothing to sweep. */
+	if (clean && !node->fenced && drop_node_object(node) == 0)
+		mf_members_update(node->pool, node->incarnation, make_clean, NULL);
+	node->watch = mf_watch_free(node->watch);
 	node_free(node);
 }
 

@@ -16,13 +16,18 @@ static const char *const names[] = {
 	[MF_FAULT_NOSPC] = "nospc:",
 };
 
-enum mf_fault_what mf_fault_next(void)
+enum mf_fault_what mf_fault_next(const char *oid)
 {
-	static gint count;
+	static gint count, begun;
 	const char *spec = getenv("MAILFS_FAULT");
 	const char *arm = getenv("MAILFS_FAULT_ARM");
+	const char *from = getenv("MAILFS_FAULT_FROM");
 
 	if (!spec || !arm || access(arm, F_OK) < 0)
+		return MF_FAULT_NONE;
+	if (!from || g_str_has_suffix(oid, from))
+		g_atomic_int_set(&begun, 1);
+	if (!g_atomic_int_get(&begun))
 		return MF_FAULT_NONE;
 	int n = g_atomic_int_add(&count, 1) + 1;
 	for (unsigned i = MF_FAULT_KILL_BEFORE; i < G_N_ELEMENTS(names); i++) {

@@ -3,7 +3,8 @@
  *
  * Model:   compiled in by -Dfaults=true alone. MAILFS_FAULT=WHAT:N with WHAT one of kill-before, kill-after (SIGKILL to
  *          this process before the write is sent, after its result came), lost (done, but reported as -ETIMEDOUT),
- *          nospc (not done, -ENOSPC). N counts from 1, over the writes made while the file MAILFS_FAULT_ARM exists.
+ *          nospc (not done, -ENOSPC). N counts from 1, over the writes made while the file MAILFS_FAULT_ARM exists;
+ *          with MAILFS_FAULT_FROM=SUFFIX from the first of them to an object whose name ends so.
  * Threads: any.
  */
 #pragma once
@@ -19,13 +20,14 @@ enum mf_fault_what {
 };
 
 #ifdef MF_FAULTS
-/* The fate of the write that the caller is about to send. Does not return for MF_FAULT_KILL_BEFORE. */
-enum mf_fault_what mf_fault_next(void);
+/* The fate of the write to @oid that the caller is about to send. Does not return for MF_FAULT_KILL_BEFORE. */
+enum mf_fault_what mf_fault_next(const char *oid);
 /* To be called with its result; returns what to report. */
 int mf_fault_result(enum mf_fault_what what, int result);
 #else
-static inline enum mf_fault_what mf_fault_next(void)
+static inline enum mf_fault_what mf_fault_next(const char *oid)
 {
+	(void)oid;
 	return MF_FAULT_NONE;
 }
 static inline int mf_fault_result(enum mf_fault_what what, int result)

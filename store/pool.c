@@ -438,7 +438,7 @@ static int wop_flags(const MfWop *wop)
 
 int mf_pool_write(MfPool *pool, enum mf_pool_which which, const char *oid, MfWop *wop)
 {
-	enum mf_fault_what fault = mf_fault_next();
+	enum mf_fault_what fault = mf_fault_next(oid);
 
 	if (fault == MF_FAULT_NOSPC && !wop->full_force)
 		return -ENOSPC;
@@ -470,7 +470,7 @@ void mf_pool_write_async(
 	struct async_write *aw = g_new(struct async_write, 1);
 	rados_completion_t completion;
 
-	*aw = (struct async_write){ done, arg, mf_fault_next() };
+	*aw = (struct async_write){ done, arg, mf_fault_next(oid) };
 	if (aw->fault == MF_FAULT_NOSPC && !wop->full_force) {
 		done(-ENOSPC, arg);
 		g_free(aw);

@@ -38,6 +38,12 @@ def maildir(path):
     return [path, path + "/cur", path + "/new", path + "/tmp"]
 
 
+def across_maildirs():
+    """The message's header says that it was made in A, and it is in B."""
+    return Scenario("deliver-across-maildirs", maildir("A") + maildir("B"), {}, [
+        write_file("A/tmp/3.a", body("across")), rename("A/tmp/3.a", "B/new/3.a"), sync_dir("B/new")])
+
+
 def scenarios():
     """By name."""
     old = {"M/cur/1.old:2,": body("old"), "M/cur/2.old:2,S": body("older")}
@@ -69,6 +75,7 @@ def scenarios():
             sync_dir("N/cur"), unlink("M/cur/1.old:2,"), sync_dir("M/cur")]),
         Scenario("move-between-maildirs", maildir("M") + maildir("N"), old, [
             rename("M/cur/1.old:2,", "N/cur/1.old:2,"), sync_dir("N/cur"), sync_dir("M/cur")]),
+        across_maildirs(),
         Scenario("rename-folder", ["P"] + maildir("P/A"), {"P/A/cur/1.x:2,": body("x"), "P/A/uidlist": body("u", 200)}, [
             move_dir("P/A", "P/B"), sync_dir("P")]),
         Scenario("move-folder", ["P", "Q"] + maildir("P/A"), {"P/A/cur/1.x:2,": body("x"), "P/A/uidlist": body("u", 200)}, [

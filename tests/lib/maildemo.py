@@ -102,8 +102,11 @@ def pools(args):
             if kind is None:
                 others.append(item.key)
                 continue
+            try:
+                found[kind][1] += item.stat()[0]
+            except rados.ObjectNotFound:  # the servers go on, and so do removals
+                continue
             found[kind][0] += 1
-            found[kind][1] += item.stat()[0]
     cluster.shutdown()
 
     root = os.path.join(args.state, "mail")
