@@ -11,6 +11,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "mount/tap.h"
+
 enum mf_filelock { MF_FCNTL, MF_OFD, MF_FLOCK, MF_FILELOCKS, MF_DOTLOCK = MF_FILELOCKS };
 
 static const char *const mf_filelock_names[] = { "fcntl", "OFD", "flock", "dotlock" };
@@ -34,12 +36,13 @@ static inline int mf_filelock_set(enum mf_filelock kind, int fd, int type, bool 
 	}
 }
 
-/* Waits for it. 0 or -1. */
+/* Waits for it, at most for 10 s: then nobody drops it any more. 0 or -1 and errno. */
 static inline int mf_dotlock_take(const char *path)
 {
 	const struct timespec pause = { 0, 200000 };
+	double end = mf_tap_now() + 10;
 
-	for (;;) {
+	while (mf_tap_now() < end) {
 		int fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
 
 		if (fd >= 0)
@@ -48,6 +51,8 @@ static inline int mf_dotlock_take(const char *path)
 			return -1;
 		nanosleep(&pause, NULL);
 	}
+	errno = ETIMEDOUT;
+	return -1;
 }
 
 #endif
