@@ -49,14 +49,16 @@ class Bridge:
     """A network of nodes: a bridge with an address, where Ceph listens, and a cable to each node."""
 
     def __init__(self):
-        self.holders = []
+        self.holders, self.places = [], {}
         ip("link", "set", "lo", "up")
         ip("link", "add", "nodes", "type", "bridge")
         ip("address", "add", BRIDGE_ADDRESS + "/24", "dev", "nodes")
         ip("link", "set", "nodes", "up")
 
     def plug(self, number):
-        """A new network with a cable to the bridge; what to write before a command that is to run in it."""
+        """A network with a cable to the bridge; what to write before a command that is to run in it."""
+        if number in self.places:
+            return self.places[number]
         holder = subprocess.Popen(["unshare", "--net", "sleep", "infinity"], stdin=subprocess.DEVNULL)
         self.holders.append(holder)
         wait_for(lambda: network_of(holder.pid) != network_of("self"), "a network namespace", 10)
@@ -67,6 +69,7 @@ class Bridge:
         for words in (["link", "set", "lo", "up"], ["link", "set", "eth0", "up"],
                       ["address", "add", "10.213.0.%d/24" % (number + 10), "dev", "eth0"]):
             subprocess.run([*inside, "ip", *words], check=True)
+        self.places[number] = inside
         return inside
 
     def cut(self, number, cut=True):
