@@ -51,7 +51,8 @@ class Bridge:
     def __init__(self):
         self.holders, self.places = [], {}
         ip("link", "set", "lo", "up")
-        ip("link", "add", "nodes", "type", "bridge")
+        # An address of its own: otherwise it changes with the cables, and the nodes ask the old one for a while.
+        ip("link", "add", "nodes", "address", "02:00:00:00:00:01", "type", "bridge")
         ip("address", "add", BRIDGE_ADDRESS + "/24", "dev", "nodes")
         ip("link", "set", "nodes", "up")
 
