@@ -9,6 +9,7 @@
 #include "fuse/mountpoint.h"
 #include "fuse/ops.h"
 #include "fuse/options.h"
+#include "fuse/reply.h"
 #include "fuse/session.h"
 
 #include <errno.h>
@@ -18,8 +19,9 @@
 #include <string.h>
 #include <unistd.h>
 
-/* Threads wait for RADOS, so more than there are processors; nobody waits for a lock in one. */
-#define MAX_THREADS 64
+/* Threads wait for RADOS and for other nodes, so many more than there are processors: those that wait for one dead node must
+ * not keep the others from being served. Nobody waits for a file lock in one. */
+#define MAX_THREADS 1024
 #define MAX_IDLE_THREADS 16
 
 static struct fuse_session *volatile signalled; /* for the signal handlers */
@@ -129,6 +131,33 @@ static int serve(struct mf_session *session, struct fuse_session *se)
 	return r < 0 ? r : 0;
 }
 
+static void forget_attr(uint64_t ino, void *arg)
+{
+	fuse_lowlevel_notify_inval_inode(arg, ino, -1, 0);
+}
+
+static void forget_name(uint64_t parent, const char *name, void *arg)
+{
+	fuse_lowlevel_notify_inval_entry(arg, parent, name, strlen(name));
+}
+
+static bool is_interrupted(void *cookie)
+{
+	return fuse_req_interrupted(cookie);
+}
+
+static void lock_done(GArray *done, void *arg)
+{
+	mf_reply_done(done);
+}
+
+static const struct mf_kernel_ops kernel_ops = {
+	.forget_attr = forget_attr,
+	.forget_name = forget_name,
+	.is_interrupted = is_interrupted,
+	.lock_done = lock_done,
+};
+
 /* From the mount to the unmount. */
 static int mount_and_serve(struct mf_session *session, struct fuse_session *se)
 {
@@ -145,6 +174,7 @@ static int mount_and_serve(struct mf_session *session, struct fuse_session *se)
 	} else if (fuse_session_mount(se, session->mountpoint) < 0) {
 		r = fuse_failed("mounting on", session->mountpoint);
 	} else {
+		mf_fs_set_kernel(session->fs, &kernel_ops, se);
 		r = serve(session, se);
 		release_signals();
 		mf_session_stopping(session);

@@ -121,6 +121,11 @@ static int add_plus(struct fill *fill, uint64_t parent, const struct mf_listed *
 	r = mf_fs_lookup(fill->fs, parent, listed->name, &st);
 	if (r == -ESHUTDOWN || r == -ETIMEDOUT)
 		return r;
+	/* The answer goes out with many others: the kernel may not keep it. */
+	if (r == 0) {
+		mf_fs_answered(fill->fs, &st);
+		st.name_ms = st.attr_ms = 0;
+	}
 	if (r == 0 && st.ino != listed->ino) {
 		mf_fs_forget(fill->fs, st.ino, 1);
 		r = -ENOENT;

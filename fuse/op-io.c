@@ -82,8 +82,7 @@ void mf_op_flush(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 	struct mf_session *session = mf_session_of(req);
 	g_autoptr(GArray) done = mf_filelock_done_new();
 
-	mf_filelock_drop_owner(mf_fs_lock(session->fs), ino, session->incarnation, fi->lock_owner, done);
-	mf_fs_unlock(session->fs);
+	mf_fs_drop_locks(session->fs, ino, fi->lock_owner, done);
 	mf_reply_done(done);
 	mf_reply_err(req, "flush", ino, mf_node_is_fenced(session->node) ? -ESHUTDOWN : 0);
 }
@@ -129,6 +128,8 @@ void mf_op_lseek(fuse_req_t req, fuse_ino_t ino, off_t off, int whence, struct f
 	if (!session)
 		return;
 	r = mf_fs_getattr(session->fs, ino, &st);
+	if (r == 0)
+		mf_fs_answered(session->fs, &st);
 	if (r == 0 && whence != SEEK_DATA && whence != SEEK_HOLE)
 		r = -EINVAL;
 	if (r == 0 && (off < 0 || (uint64_t)off >= st.attr.size))

@@ -15,56 +15,31 @@ static struct mf_filelock request_of(fuse_req_t req, uint64_t ino, const struct 
 		.ino = ino,
 		.owner = fi->lock_owner,
 		.fh = fi->fh,
-		.incarnation = mf_session_of(req)->incarnation,
 		.pid = pid,
 	};
 }
 
-/* A signal. Whoever takes the request out of the table answers it: here, whoever grants it, or wait_for(). Also called
- * before the request is parked, and after it was answered: then there is nothing to cancel.
+/* A signal. The answer comes from whoever takes the request out of the table. Also called before the request is parked,
+ * and after it was answered: then there is nothing to cancel.
  * libfuse holds a lock of the request's own around this, which an answer does not take. */
 static void interrupted(fuse_req_t req, void *data)
 {
 	struct mf_session *session = data;
 	g_autoptr(GArray) done = mf_filelock_done_new();
-	bool ours;
 
-	ours = mf_filelock_cancel(mf_fs_lock(session->fs), req, done);
-	mf_fs_unlock(session->fs);
-	if (ours)
-		mf_reply_err(req, "lock", 0, -EINTR);
+	mf_fs_cancel_lock(session->fs, req, done);
 	mf_reply_done(done);
-}
-
-/* Returns MF_FILELOCK_PARKED when the request may be gone already. */
-static int wait_for(struct mf_session *session, fuse_req_t req, const struct mf_filelock *lock, GArray *done)
-{
-	MfLockTable *table;
-	int r;
-
-	/* Before it is parked: later another thread may grant and free it at any time. */
-	fuse_req_interrupt_func(req, interrupted, session);
-
-	table = mf_fs_lock(session->fs);
-	r = mf_filelock_wait(table, lock, req, done);
-	/* Still ours: nobody grants without the lock. A signal that came before it was parked found nothing. */
-	if (r == MF_FILELOCK_PARKED && fuse_req_interrupted(req) && mf_filelock_cancel(table, req, done))
-		r = -EINTR;
-	mf_fs_unlock(session->fs);
-	return r;
 }
 
 static void set(struct mf_session *session, fuse_req_t req, const struct mf_filelock *lock, bool wait)
 {
 	g_autoptr(GArray) done = mf_filelock_done_new();
-	int r;
+	bool park = wait && lock->type != MF_FILELOCK_UNLOCK;
 
-	if (wait && lock->type != MF_FILELOCK_UNLOCK) {
-		r = wait_for(session, req, lock, done);
-	} else {
-		r = mf_filelock_set(mf_fs_lock(session->fs), lock, done);
-		mf_fs_unlock(session->fs);
-	}
+	/* Before it is parked: later another thread may grant and free it at any time. */
+	if (park)
+		fuse_req_interrupt_func(req, interrupted, session);
+	int r = mf_fs_set_lock(session->fs, lock, park ? req : NULL, done);
 	if (r != MF_FILELOCK_PARKED)
 		mf_reply_err(req, "lock", lock->ino, r);
 	mf_reply_done(done);
@@ -94,12 +69,13 @@ void mf_op_getlk(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi, stru
 		return;
 	}
 
-	held = mf_filelock_test(mf_fs_lock(session->fs), &lock, &holder);
-	mf_fs_unlock(session->fs);
+	r = mf_fs_test_lock(session->fs, &lock, &held, &holder);
+	if (r < 0) {
+		mf_reply_err(req, "getlk", ino, r);
+		return;
+	}
 	if (held) {
 		mf_filelock_to_flock(&holder, fl);
-		if (holder.incarnation != session->incarnation)
-			fl->l_pid = 0; /* means nothing on this machine */
 	} else {
 		fl->l_type = F_UNLCK;
 	}

@@ -8,8 +8,6 @@
 #include <string.h>
 #include <sys/statvfs.h>
 
-/* What is marked as stable changes only through this kernel, which then forgets by itself. */
-#define FOREVER_S 86400.0
 #define BLOCK_SIZE 4096u
 #define LOG_EVERY_US G_USEC_PER_SEC
 
@@ -96,17 +94,12 @@ static void fill_stat(const struct mf_stat *st, struct stat *ret)
 	};
 }
 
-static double attr_timeout(const struct mf_stat *st)
-{
-	return st->stable || st->directory ? FOREVER_S : 0;
-}
-
 void mf_reply_fill_entry(const struct mf_stat *st, struct fuse_entry_param *ret_entry)
 {
 	*ret_entry = (struct fuse_entry_param){
 		.ino = st->ino,
-		.attr_timeout = attr_timeout(st),
-		.entry_timeout = st->directory ? FOREVER_S : 0,
+		.attr_timeout = st->attr_ms / 1000.0,
+		.entry_timeout = st->name_ms / 1000.0,
 	};
 	fill_stat(st, &ret_entry->attr);
 }
@@ -119,14 +112,17 @@ void mf_reply_entry(fuse_req_t req, const struct mf_stat *st)
 	mf_reply_fill_entry(st, &entry);
 	if (fuse_reply_entry(req, &entry) < 0)
 		mf_fs_forget(session->fs, st->ino, 1);
+	mf_fs_answered(session->fs, st);
 }
 
 void mf_reply_attr(fuse_req_t req, const struct mf_stat *st)
 {
+	struct mf_session *session = mf_session_of(req);
 	struct stat attr;
 
 	fill_stat(st, &attr);
-	fuse_reply_attr(req, &attr, attr_timeout(st));
+	fuse_reply_attr(req, &attr, st->attr_ms / 1000.0);
+	mf_fs_answered(session->fs, st);
 }
 
 static void close_file(struct mf_session *session, MfHandle *handle)
@@ -169,6 +165,7 @@ void mf_reply_create(fuse_req_t req, const struct mf_stat *st, struct fuse_file_
 		close_file(session, handle);
 		mf_fs_forget(session->fs, st->ino, 1);
 	}
+	mf_fs_answered(session->fs, st);
 }
 
 void mf_reply_opendir(fuse_req_t req, struct fuse_file_info *fi, MfDirHandle *handle)

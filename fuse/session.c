@@ -95,8 +95,7 @@ void mf_session_drain(struct mf_session *session)
 	GHashTableIter iter;
 	gpointer handle;
 
-	mf_filelock_drop_incarnation(mf_fs_lock(session->fs), session->incarnation, done);
-	mf_fs_unlock(session->fs);
+	mf_fs_end_locks(session->fs, done);
 
 	/* One thread is left: the tables need no lock. */
 	g_hash_table_iter_init(&iter, session->files);

@@ -604,6 +604,18 @@ void mf_filelock_drop_incarnation(MfLockTable *table, uint32_t incarnation, GArr
 	}
 }
 
+void mf_filelock_drop_node(MfLockTable *table, uint64_t ino, uint32_t incarnation, GArray *done)
+{
+	struct inode *in = g_hash_table_lookup(table->inodes, &ino);
+
+	g_assert(done);
+	if (!in)
+		return;
+	for (unsigned s = 0; s < NSPACES; s++)
+		space_drop(table, &in->space[s], incarnation, NULL, -ESHUTDOWN, done);
+	inode_reap(table, in);
+}
+
 void mf_filelock_drop_inode(MfLockTable *table, uint64_t ino, int result, GArray *done)
 {
 	struct inode *in = g_hash_table_lookup(table->inodes, &ino);
@@ -650,10 +662,10 @@ static void inode_foreach(const struct inode *in, mf_filelock_func func, void *d
 
 			for (GSequenceIter *it = g_sequence_get_begin_iter(g->locks); !g_sequence_iter_is_end(it);
 				it = g_sequence_iter_next(it))
-				func(g_sequence_get(it), false, data);
+				func(g_sequence_get(it), NULL, data);
 		}
 		for (const GList *link = sp->waiters.head; link; link = link->next)
-			func(&((const struct waiter *)link->data)->lock, true, data);
+			func(&((const struct waiter *)link->data)->lock, ((const struct waiter *)link->data)->cookie, data);
 	}
 }
 

@@ -97,6 +97,9 @@ void mf_filelock_drop_handle(MfLockTable *table, uint64_t ino, uint32_t incarnat
 /* A node has ended: all its locks; its parked requests end with -ESHUTDOWN. */
 void mf_filelock_drop_incarnation(MfLockTable *table, uint32_t incarnation, GArray *done);
 
+/* The same for one inode. */
+void mf_filelock_drop_node(MfLockTable *table, uint64_t ino, uint32_t incarnation, GArray *done);
+
 /* Forgets @ino: its parked requests end with @result (-EAGAIN: ask the new lock manager; -EIO...). */
 void mf_filelock_drop_inode(MfLockTable *table, uint64_t ino, int result, GArray *done);
 
@@ -105,8 +108,8 @@ void mf_filelock_drop_inode(MfLockTable *table, uint64_t ino, int result, GArray
 int mf_filelock_import(MfLockTable *table, const struct mf_filelock *lock);
 
 /* Calls @func for each lock of @ino, or of all inodes when @ino is 0: per inode and space those held, by owner in the
- * order of arrival and then by range, then those waiting, first come first. @func must not change the table. */
-typedef void (*mf_filelock_func)(const struct mf_filelock *lock, bool waiting, void *data);
+ * order of arrival and then by range (@cookie NULL), then those waiting, first come first. @func must not change the table. */
+typedef void (*mf_filelock_func)(const struct mf_filelock *lock, void *cookie, void *data);
 void mf_filelock_foreach(MfLockTable *table, uint64_t ino, mf_filelock_func func, void *data);
 
 size_t mf_filelock_held(const MfLockTable *table);

@@ -1,6 +1,9 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "locking/node.h"
 
+#include "locking/members.h"
+#include "store/notice.h"
+
 #include <errno.h>
 #include <inttypes.h>
 #include <stdatomic.h>
@@ -12,24 +15,30 @@
 
 #define BLOCKLIST_SECONDS (30u * 86400u) /* Ceph's own 3600 s would let a client that slept through it write again */
 #define JOIN_TRIES 20
+#define WARDEN_US G_USEC_PER_SEC
 
 struct MfNode {
 	MfPool *pool;
+	const struct mf_conf *conf;
 	MfWatch *watch;	    /* protected by check */
 	char *oid;	    /* node.<incarnation> */
-	uint32_t incarnation;
-	uint32_t generation; /* protected by check */
+	atomic_uint incarnation;
 	unsigned timeout_ms;
-	unsigned op_timeout_ms;
 	struct mf_member self;
 	atomic_bool fenced;
 	atomic_int_fast64_t confirmed_ms; /* CLOCK_BOOTTIME of the last ping known to be answered */
 	GMutex check;			  /* held across RADOS: whoever needs the answer has to wait for it anyway */
-	GHashTable *members; /* incarnation -> state; constant after join */
-	GMutex listening;    /* held while the listener runs */
+	GMutex burying;			  /* the same */
+	GMutex state;			  /* protects members, unswept and the warden's */
+	GHashTable *members;		  /* incarnation -> enum mf_member_state, as far as we know and have waited for */
+	char *members_version;
+	GArray *unswept;
+	GMutex listening;	 /* held while the listener runs */
 	mf_node_listener listener; /* protected by listening */
 	void *listener_arg;
-	GArray *unswept;
+	bool stopping;
+	GCond warden_cond;
+	GThread *warden;
 };
 
 static int64_t boottime_ms(void)
@@ -80,114 +89,6 @@ static bool surely_dead(const struct mf_member *self, const struct mf_member *ot
 	       other->start_ticks != 0 && process_start(other->pid) != other->start_ticks;
 }
 
-/* ---- the members object ---- */
-
-struct members {
-	char *version;
-	GHashTable *records; /* incarnation -> struct mf_member * */
-	uint32_t highest;
-};
-
-static void free_member(void *data)
-{
-	mf_member_clear(data);
-	g_free(data);
-}
-
-static void members_clear(struct members *members)
-{
-	g_clear_pointer(&members->version, g_free);
-	g_clear_pointer(&members->records, g_hash_table_unref);
-}
-
-static int members_read(MfPool *pool, struct members *ret)
-{
-	char after[16] = "";
-
-	*ret = (struct members){ .records = g_hash_table_new_full(NULL, NULL, NULL, free_member) };
-	for (bool more = true; more;) {
-		g_autoptr(MfRop) rop = mf_rop_new();
-		mf_rop_xattrs(rop);
-		mf_rop_omap_range(rop, after, "", 1000);
-		int r = mf_pool_read(pool, MF_POOL_META, MF_OID_MEMBERS, rop);
-		if (r < 0) {
-			members_clear(ret);
-			return r;
-		}
-		GBytes *version = mf_rop_get_xattr(rop, MF_XATTR_VERSION);
-		GArray *kvs = mf_rop_get_range(rop, 0, &more);
-		if (!version) {
-			members_clear(ret);
-			return -EBADMSG;
-		}
-		if (!ret->version)
-			ret->version = g_strndup(g_bytes_get_data(version, NULL), g_bytes_get_size(version));
-		for (unsigned i = 0; i < kvs->len; i++) {
-			struct mf_kv *kv = &g_array_index(kvs, struct mf_kv, i);
-			struct mf_member *member = g_new0(struct mf_member, 1);
-			char *end;
-			uint64_t inc = g_ascii_strtoull(kv->key, &end, 16);
-
-			r = mf_member_decode(g_bytes_get_data(kv->value, NULL), g_bytes_get_size(kv->value), member);
-			if (r < 0 || *end || inc == 0 || inc > UINT32_MAX) {
-				g_free(member);
-				members_clear(ret);
-				return r < 0 ? r : -EBADMSG;
-			}
-			g_hash_table_replace(ret->records, GUINT_TO_POINTER(inc), member);
-			ret->highest = MAX(ret->highest, (uint32_t)inc);
-			g_strlcpy(after, kv->key, sizeof(after));
-		}
-	}
-	return 0;
-}
-
-/* Sets one record if nobody changed `members' since it was read. -ECANCELED: read again. */
-static int members_set(MfPool *pool, struct members *members, uint32_t inc, const struct mf_member *member)
-{
-	g_autoptr(MfWop) wop = mf_wop_new();
-	g_autoptr(GByteArray) bytes = NULL;
-	g_autofree char *key = g_strdup_printf("%08x", inc);
-	uint64_t number = g_ascii_strtoull(members->version, NULL, 16);
-	g_autofree char *next = g_strdup_printf("%016" PRIx64, number + 1);
-	int r = mf_member_encode(member, &bytes);
-
-	if (r < 0)
-		return r;
-	mf_wop_cmpxattr(wop, MF_XATTR_VERSION, MF_CMP_EQ, members->version, strlen(members->version));
-	mf_wop_setxattr(wop, MF_XATTR_VERSION, next, strlen(next));
-	mf_wop_omap_set(wop, key, bytes->data, bytes->len);
-	mf_wop_full_force(wop); /* a node must be able to come and go when the pool is full */
-	r = mf_pool_write(pool, MF_POOL_META, MF_OID_MEMBERS, wop);
-	if (r == 0) {
-		g_free(members->version);
-		members->version = g_steal_pointer(&next);
-	}
-	return r;
-}
-
-/* Changes the record of @inc through @change until it was done on an unchanged object. @change returns false to stop.
- * An unknown result needs no care of its own: every change may be made twice. */
-static int members_update(MfPool *pool, uint32_t inc, bool (*change)(struct mf_member *, void *), void *arg)
-{
-	for (int i = 0; i < JOIN_TRIES; i++) {
-		struct members members;
-		int r = members_read(pool, &members);
-
-		if (r < 0)
-			return r;
-		struct mf_member *member = g_hash_table_lookup(members.records, GUINT_TO_POINTER(inc));
-		if (!member || !change(member, arg))
-			r = -ESTALE;
-		else
-			r = members_set(pool, &members, inc, member);
-		members_clear(&members);
-		if (r != -ECANCELED)
-			return r;
-	}
-	return -ETIMEDOUT;
-}
-
 /* ---- the inbox ---- */
 
 static void on_message(const void *data, size_t len, void *arg)
@@ -197,6 +98,13 @@ static void on_message(const void *data, size_t len, void *arg)
 	g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&node->listening);
 	if (node->listener)
 		node->listener(data, len, node->listener_arg);
+}
+
+static void tell(MfNode *node, const struct mf_notice *notice)
+{
+	g_autoptr(GByteArray) bytes = mf_notice_encode(notice);
+
+	on_message(bytes->data, bytes->len, node);
 }
 
 void mf_node_listen(MfNode *node, mf_node_listener listener, void *arg)
@@ -214,6 +122,253 @@ void mf_node_send(MfNode *node, uint32_t incarnation, const void *data, size_t l
 	mf_pool_send(node->pool, oid, 1, data, len, done, arg);
 }
 
+/* ---- what became of others ---- */
+
+static void learn(MfNode *node, uint32_t inc, enum mf_member_state state)
+{
+	g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&node->state);
+
+	g_hash_table_replace(node->members, GUINT_TO_POINTER(inc), GUINT_TO_POINTER(state));
+}
+
+enum mf_holder mf_node_holder(MfNode *node, uint32_t incarnation)
+{
+	if (incarnation == node->incarnation)
+		return MF_HOLDER_SELF;
+	g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&node->state);
+	switch (GPOINTER_TO_UINT(g_hash_table_lookup(node->members, GUINT_TO_POINTER(incarnation)))) {
+	case MF_MEMBER_CLEAN:
+		return MF_HOLDER_CLEAN;
+	case MF_MEMBER_LOST:
+		return MF_HOLDER_LOST;
+	default: /* one that we have not met may live, too */
+		return MF_HOLDER_LIVE;
+	}
+}
+
+/* Its writes end here, whatever its own clock says. */
+static int cut_off(MfNode *node, uint32_t inc, const struct mf_member *member)
+{
+	g_autofree char *oid = mf_oid_node(inc);
+	g_autoptr(MfRop) rop = mf_rop_new();
+
+	mf_rop_xattrs(rop);
+	int r = mf_pool_read(node->pool, MF_POOL_META, oid, rop);
+	if (r < 0 && r != -ENOENT)
+		return r;
+	/* Swept, so somebody has done that before; but this client must know the map, too. */
+	bool swept = r == -ENOENT;
+	r = mf_pool_blocklist(node->pool, swept ? "" : member->addrs, BLOCKLIST_SECONDS);
+	if (r < 0) {
+		g_warning("cannot blocklist the dead node '%s' (%s): %s", member->node, member->addrs, g_strerror(-r));
+		return r;
+	}
+	learn(node, inc, MF_MEMBER_LOST);
+	return swept;
+}
+
+/* Does anybody hold its watch? 0: nobody. -EAGAIN: it lives, or has not been silent for long enough. */
+static int ask_watch(MfNode *node, uint32_t inc, const struct mf_member *member)
+{
+	g_autofree char *oid = mf_oid_node(inc);
+	int64_t deadline = boottime_ms() + (member->watch_timeout_s + 2) * INT64_C(1000);
+
+	for (;;) {
+		unsigned alive = 0, silent = 0;
+		int r = mf_pool_ping(node->pool, oid, 1, &alive, &silent);
+
+		if (r == -ENOENT || (r == 0 && alive == 0 && silent == 0))
+			return 0;
+		if (r < 0)
+			return r;
+		/* A silent watcher is dead or stopped: its watch ends by itself unless it still pings. */
+		if (alive > 0 || boottime_ms() > deadline)
+			return -EAGAIN;
+	}
+}
+
+/* One look at the record and one step. 1: look again. */
+static int bury_step(MfNode *node, uint32_t inc, bool evict)
+{
+	struct mf_members members;
+	bool ours = false;
+	int r = mf_members_read(node->pool, &members);
+
+	if (r < 0)
+		return r;
+	struct mf_member *member = g_hash_table_lookup(members.records, GUINT_TO_POINTER(inc));
+	if (!member) {
+		/* Its join is under way, or it has never been; its watch comes before its record. */
+		r = -EAGAIN;
+	} else if (member->state == MF_MEMBER_CLEAN) {
+		learn(node, inc, MF_MEMBER_CLEAN);
+	} else if (member->state == MF_MEMBER_LOST) {
+		r = cut_off(node, inc, member);
+	} else if (member->state == MF_MEMBER_EVICTING) {
+		/* Its watch may be gone because of the blocklist, while its own clock still trusts the last ping. Whoever began
+		 * this may have died: a whole timeout from now is surely enough. */
+		if (!surely_dead(&node->self, member))
+			g_usleep(member->watch_timeout_s * (gulong)G_USEC_PER_SEC);
+		member->state = MF_MEMBER_LOST;
+		r = mf_members_set(node->pool, &members, inc, member);
+		ours = r == 0;
+	} else {
+		r = surely_dead(&node->self, member) ? 0 : evict ? -EAGAIN : ask_watch(node, inc, member);
+		if (r == 0) {
+			member->state = MF_MEMBER_LOST;
+			r = mf_members_set(node->pool, &members, inc, member);
+			ours = r == 0;
+		} else if (r == -EAGAIN && evict) {
+			member->state = MF_MEMBER_EVICTING;
+			r = mf_members_set(node->pool, &members, inc, member);
+			if (r == 0)
+				r = mf_pool_blocklist(node->pool, member->addrs, BLOCKLIST_SECONDS);
+			r = r == 0 ? 1 : r;
+		}
+	}
+	if (ours) {
+		g_message("node '%s' (incarnation %u) is dead: its place is taken", member->node, inc);
+		r = cut_off(node, inc, member);
+		g_mutex_lock(&node->state);
+		g_array_append_val(node->unswept, inc);
+		g_mutex_unlock(&node->state);
+	}
+	mf_members_clear(&members);
+	return r == -ECANCELED ? 1 : MIN(r, ours ? 0 : r);
+}
+
+int mf_node_bury(MfNode *node, uint32_t inc, bool evict)
+{
+	int r = 1;
+
+	if (inc == node->incarnation)
+		return -EAGAIN;
+	g_mutex_lock(&node->burying);
+	enum mf_holder known = mf_node_holder(node, inc);
+	if (known == MF_HOLDER_CLEAN || known == MF_HOLDER_LOST)
+		r = 0;
+	for (int i = 0; r == 1 && i < JOIN_TRIES; i++) {
+		r = bury_step(node, inc, evict);
+		if (r == 1 && mf_node_holder(node, inc) == MF_HOLDER_LOST)
+			r = 0;
+	}
+	g_mutex_unlock(&node->burying);
+	if (r == 0)
+		tell(node, &(struct mf_notice){ .kind = MF_NOTICE_MEMBERS, .from = node->incarnation });
+	return r == 1 ? -ETIMEDOUT : r;
+}
+
+GArray *mf_node_list(MfNode *node)
+{
+	GArray *list = g_array_new(false, false, sizeof(uint32_t));
+	GHashTableIter iter;
+	gpointer key, value;
+
+	g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&node->state);
+	g_hash_table_iter_init(&iter, node->members);
+	while (g_hash_table_iter_next(&iter, &key, &value)) {
+		uint32_t inc = GPOINTER_TO_UINT(key);
+		if (GPOINTER_TO_UINT(value) == MF_MEMBER_LIVE || GPOINTER_TO_UINT(value) == MF_MEMBER_EVICTING)
+			g_array_append_val(list, inc);
+	}
+	return list;
+}
+
+/* Takes over what `members' says. Those that are lost now must be waited for by whoever meets them: mf_node_bury(). */
+static void take_members(MfNode *node, const struct mf_members *members)
+{
+	GHashTableIter iter;
+	gpointer key, value;
+
+	g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&node->state);
+	g_free(node->members_version);
+	node->members_version = g_strdup(members->version);
+	g_hash_table_iter_init(&iter, members->records);
+	while (g_hash_table_iter_next(&iter, &key, &value)) {
+		uint8_t state = ((struct mf_member *)value)->state;
+		if (state == MF_MEMBER_LOST &&
+			GPOINTER_TO_UINT(g_hash_table_lookup(node->members, key)) != MF_MEMBER_LOST)
+			state = MF_MEMBER_EVICTING;
+		g_hash_table_replace(node->members, key, GUINT_TO_POINTER(state));
+	}
+}
+
+static int compare_incarnations(gconstpointer a, gconstpointer b)
+{
+	uint32_t x = *(const uint32_t *)a, y = *(const uint32_t *)b;
+
+	return x < y ? -1 : x > y;
+}
+
+/* Those that ended elsewhere, and the one that comes after us in a ring of all: each node is watched by one. */
+static void look_after_others(MfNode *node)
+{
+	g_autoptr(GArray) list = mf_node_list(node);
+	uint32_t next = 0;
+
+	g_array_sort(list, compare_incarnations);
+	for (unsigned i = 0; i < list->len && !next; i++) {
+		uint32_t inc = g_array_index(list, uint32_t, i);
+		if (inc > node->incarnation)
+			next = inc;
+	}
+	if (!next && list->len > 0)
+		next = g_array_index(list, uint32_t, 0);
+	if (next && next != node->incarnation) {
+		g_autofree char *oid = mf_oid_node(next);
+		unsigned alive = 0, silent = 0;
+		int r = mf_pool_ping(node->pool, oid, 1, &alive, &silent);
+		if (r == -ENOENT || (r == 0 && alive == 0 && silent == 0))
+			mf_node_bury(node, next, false);
+	}
+}
+
+static void refresh(MfNode *node)
+{
+	g_autoptr(MfRop) rop = mf_rop_new();
+	struct mf_members members;
+
+	mf_rop_xattrs(rop);
+	if (mf_pool_read(node->pool, MF_POOL_META, MF_OID_MEMBERS, rop) < 0)
+		return;
+	GBytes *version = mf_rop_get_xattr(rop, MF_XATTR_VERSION);
+	g_mutex_lock(&node->state);
+	bool same = version && node->members_version && g_bytes_get_size(version) == strlen(node->members_version) &&
+		    memcmp(g_bytes_get_data(version, NULL), node->members_version, g_bytes_get_size(version)) == 0;
+	g_mutex_unlock(&node->state);
+	if (same || mf_members_read(node->pool, &members) < 0)
+		return;
+	take_members(node, &members);
+	GHashTableIter iter;
+	gpointer key, value;
+	g_hash_table_iter_init(&iter, members.records);
+	while (g_hash_table_iter_next(&iter, &key, &value)) {
+		if (((struct mf_member *)value)->state == MF_MEMBER_LOST &&
+			mf_node_holder(node, GPOINTER_TO_UINT(key)) != MF_HOLDER_LOST)
+			mf_node_bury(node, GPOINTER_TO_UINT(key), false);
+	}
+	mf_members_clear(&members);
+	tell(node, &(struct mf_notice){ .kind = MF_NOTICE_MEMBERS, .from = node->incarnation });
+}
+
+static void *warden(void *arg)
+{
+	MfNode *node = arg;
+
+	g_mutex_lock(&node->state);
+	while (!node->stopping) {
+		g_cond_wait_until(&node->warden_cond, &node->state, g_get_monotonic_time() + WARDEN_US);
+		if (node->stopping || node->fenced)
+			continue;
+		g_mutex_unlock(&node->state);
+		refresh(node);
+		look_after_others(node);
+		g_mutex_lock(&node->state);
+	}
+	g_mutex_unlock(&node->state);
+	return NULL;
+}
+
 /* ---- joining ---- */
 
 static int refuse(uint32_t inc, const struct mf_member *member, char **ret_error)
@@ -221,75 +376,57 @@ static int refuse(uint32_t inc, const struct mf_member *member, char **ret_error
 	g_autoptr(GDateTime) since = g_date_time_new_from_unix_local(member->since / 1000000000);
 	g_autofree char *when = since ? g_date_time_format(since, "%F %T") : g_strdup("?");
 
-	*ret_error = g_strdup_printf("node '%s' serves this filesystem already (on %s since %s, incarnation %u)",
+	*ret_error = g_strdup_printf("a node '%s' serves this filesystem already (on %s since %s, incarnation %u)",
 		member->node, member->mountpoint, when, inc);
 	return -EBUSY;
 }
 
-/* 0 when the member is dead, -EBUSY when it lives. */
-static int wait_for_death(
-	MfPool *pool, const struct mf_member *self, uint32_t inc, const struct mf_member *member, char **ret_error)
-{
-	g_autofree char *oid = mf_oid_node(inc);
-	int64_t deadline = boottime_ms() + (member->watch_timeout_s + 2) * INT64_C(1000);
-
-	if (surely_dead(self, member))
-		return 0;
-	for (;;) {
-		unsigned alive = 0, silent = 0;
-		int r = mf_pool_ping(pool, oid, 1, &alive, &silent);
-
-		if (r == -ENOENT || (r == 0 && alive == 0 && silent == 0))
-			return 0;
-		if (r < 0) {
-			*ret_error = g_strdup_printf("cannot ask node '%s' whether it lives: %s", member->node, g_strerror(-r));
-			return r;
-		}
-		/* A silent watcher is dead or stopped: its watch ends by itself unless it still pings. */
-		if (alive > 0 || boottime_ms() > deadline)
-			return refuse(inc, member, ret_error);
-	}
-}
-
-/* Ends every other live record that is dead. On success no other record in @members is live. */
-static int take_places(MfNode *node, struct members *members, char **ret_error)
+/* A node has one life at a time: an earlier one of our name must be over. */
+static int end_namesakes(MfNode *node, const struct mf_members *members, char **ret_error)
 {
 	GHashTableIter iter;
 	gpointer key, value;
-	int r;
+	bool any = false;
+
+	g_hash_table_iter_init(&iter, members->records);
+	while (g_hash_table_iter_next(&iter, &key, &value)) {
+		const struct mf_member *member = value;
+
+		if (member->state != MF_MEMBER_LIVE && member->state != MF_MEMBER_EVICTING)
+			continue;
+		if (strcmp(member->node, node->self.node) != 0)
+			continue;
+		int r = mf_node_bury(node, GPOINTER_TO_UINT(key), false);
+		if (r == -EAGAIN)
+			return refuse(GPOINTER_TO_UINT(key), member, ret_error);
+		if (r < 0) {
+			*ret_error = g_strdup_printf(
+				"cannot end the former life of node '%s': %s", member->node, g_strerror(-r));
+			return r;
+		}
+		any = true;
+	}
+	return any ? -ECANCELED : 0;
+}
+
+/* What dead nodes left, and nobody has swept. */
+static int find_unswept(MfNode *node, const struct mf_members *members)
+{
+	GHashTableIter iter;
+	gpointer key, value;
 
 	g_hash_table_iter_init(&iter, members->records);
 	while (g_hash_table_iter_next(&iter, &key, &value)) {
 		uint32_t inc = GPOINTER_TO_UINT(key);
-		struct mf_member *member = value;
+		const struct mf_member *member = value;
 
-		if (member->state == MF_MEMBER_LIVE || member->state == MF_MEMBER_EVICTING) {
-			r = wait_for_death(node->pool, &node->self, inc, member, ret_error);
-			if (r < 0)
-				return r;
-			member->state = MF_MEMBER_LOST;
-			r = members_set(node->pool, members, inc, member);
-			if (r < 0)
-				return r;
-		}
-		if (member->state != MF_MEMBER_LOST)
+		if (member->state != MF_MEMBER_LOST || mf_node_holder(node, inc) == MF_HOLDER_LOST)
 			continue;
-		/* An unswept window means that the one who took over may not have come as far as the blocklist. */
-		g_autofree char *oid = mf_oid_node(inc);
-		g_autoptr(MfRop) rop = mf_rop_new();
-		mf_rop_xattrs(rop);
-		r = mf_pool_read(node->pool, MF_POOL_META, oid, rop);
-		if (r == -ENOENT)
-			continue;
+		int r = cut_off(node, inc, member);
 		if (r < 0)
 			return r;
-		r = mf_pool_blocklist(node->pool, member->addrs, BLOCKLIST_SECONDS);
-		if (r < 0) {
-			*ret_error = g_strdup_printf("cannot blocklist the dead node '%s' (%s): %s", member->node,
-				member->addrs, g_strerror(-r));
-			return r;
-		}
-		g_array_append_val(node->unswept, inc);
+		if (r == 0)
+			g_array_append_val(node->unswept, inc);
 	}
 	return 0;
 }
@@ -318,56 +455,70 @@ static void drop_node_object(MfNode *node)
 	mf_pool_write(node->pool, MF_POOL_META, node->oid, wop);
 }
 
+static int watch(MfNode *node)
+{
+	return mf_watch_new(node->pool, node->oid, node->self.watch_timeout_s, on_message, node, &node->watch);
+}
+
 /* One attempt: watch first, then the record. -ECANCELED: somebody else changed `members', try again. */
 static int try_join(MfNode *node, char **ret_error)
 {
-	struct members members;
-	int r = members_read(node->pool, &members);
+	struct mf_members members;
+	int r = mf_members_read(node->pool, &members);
 
 	if (r < 0)
 		return r;
-	g_array_set_size(node->unswept, 0);
-	r = take_places(node, &members, ret_error);
+	r = end_namesakes(node, &members, ret_error);
+	if (r == 0)
+		r = find_unswept(node, &members);
 	if (r < 0)
 		goto out;
-	node->incarnation = members.highest + 1;
-	g_free(node->oid);
-	node->oid = mf_oid_node(node->incarnation);
-	r = create_node_object(node);
-	while (r == -EEXIST) { /* left by a join that died before its record: take the next number */
-		node->incarnation++;
+	uint32_t inc = members.highest;
+	do { /* a number that exists was left by a join that died before its record: take the next one */
+		inc++;
 		g_free(node->oid);
-		node->oid = mf_oid_node(node->incarnation);
+		node->oid = mf_oid_node(inc);
 		r = create_node_object(node);
-	}
+	} while (r == -EEXIST);
 	if (r < 0)
 		goto out;
-	r = mf_watch_new(node->pool, node->oid, node->self.watch_timeout_s, on_message, node, &node->watch);
+	node->incarnation = inc;
+	r = watch(node);
 	if (r == 0) {
 		node->confirmed_ms = boottime_ms();
-		r = members_set(node->pool, &members, node->incarnation, &node->self);
+		r = mf_members_set(node->pool, &members, inc, &node->self);
 	}
-	if (r < 0) {
+	if (r < 0)
 		drop_node_object(node);
-		goto out;
-	}
-	GHashTableIter iter;
-	gpointer key, value;
-	g_hash_table_iter_init(&iter, members.records);
-	while (g_hash_table_iter_next(&iter, &key, &value))
-		g_hash_table_replace(node->members, key, GUINT_TO_POINTER(((struct mf_member *)value)->state));
+	else
+		take_members(node, &members);
 out:
-	members_clear(&members);
+	mf_members_clear(&members);
+	return r;
+}
+
+static int join(MfNode *node, char **ret_error)
+{
+	int r = -ECANCELED;
+
+	for (int i = 0; i < JOIN_TRIES && r == -ECANCELED; i++)
+		r = try_join(node, ret_error);
+	if (r < 0 && !*ret_error)
+		*ret_error = g_strdup_printf("cannot join the filesystem '%s': %s", node->conf->fs, g_strerror(-r));
 	return r;
 }
 
 static void node_free(MfNode *node)
 {
 	g_mutex_clear(&node->check);
+	g_mutex_clear(&node->burying);
+	g_mutex_clear(&node->state);
 	g_mutex_clear(&node->listening);
+	g_cond_clear(&node->warden_cond);
 	g_hash_table_unref(node->members);
 	g_array_unref(node->unswept);
 	mf_member_clear(&node->self);
+	g_free(node->members_version);
 	g_free(node->oid);
 	g_free(node);
 }
@@ -375,15 +526,17 @@ static void node_free(MfNode *node)
 int mf_node_join(MfPool *pool, const struct mf_conf *conf, const char *mountpoint, MfNode **ret_node, char **ret_error)
 {
 	MfNode *node = g_new0(MfNode, 1);
-	int r = -ECANCELED;
 
 	node->pool = pool;
+	node->conf = conf;
 	node->timeout_ms = conf->watch_timeout_s * 1000;
-	node->op_timeout_ms = conf->op_timeout_ms;
 	node->members = g_hash_table_new(NULL, NULL);
 	node->unswept = g_array_new(false, false, sizeof(uint32_t));
 	g_mutex_init(&node->check);
+	g_mutex_init(&node->burying);
+	g_mutex_init(&node->state);
 	g_mutex_init(&node->listening);
+	g_cond_init(&node->warden_cond);
 	node->self = (struct mf_member){
 		.state = MF_MEMBER_LIVE,
 		.watch_timeout_s = conf->watch_timeout_s,
@@ -393,16 +546,33 @@ int mf_node_join(MfPool *pool, const struct mf_conf *conf, const char *mountpoin
 		.mountpoint = g_strdup(mountpoint),
 	};
 	fill_self(&node->self);
-	for (int i = 0; i < JOIN_TRIES && r == -ECANCELED; i++)
-		r = try_join(node, ret_error);
+	int r = join(node, ret_error);
 	if (r < 0) {
-		if (!*ret_error)
-			*ret_error = g_strdup_printf("cannot join the filesystem '%s': %s", conf->fs, g_strerror(-r));
 		node_free(node);
 		return r;
 	}
+	node->warden = g_thread_new("mailfs-warden", warden, node);
 	*ret_node = node;
 	return 0;
+}
+
+int mf_node_rejoin(MfNode *node, char **ret_error)
+{
+	g_mutex_lock(&node->check);
+	node->watch = mf_watch_free(node->watch);
+	int r = mf_pool_reconnect(node->pool, ret_error);
+	if (r == 0) {
+		g_free(node->self.addrs);
+		node->self.addrs = g_strdup(mf_pool_addrs(node->pool));
+		node->self.state = MF_MEMBER_LIVE;
+		node->self.generation = 0;
+		node->self.since = g_get_real_time() * 1000;
+		r = join(node, ret_error);
+	}
+	if (r == 0)
+		node->fenced = false;
+	g_mutex_unlock(&node->check);
+	return r;
 }
 
 static bool make_clean(struct mf_member *member, void *arg)
@@ -415,8 +585,13 @@ static bool make_clean(struct mf_member *member, void *arg)
 
 void mf_node_leave(MfNode *node, bool clean)
 {
-	/* Without a clean end the record and the window stay: the next mount finds what to do. */
-	if (clean && !node->fenced && members_update(node->pool, node->incarnation, make_clean, NULL) == 0)
+	g_mutex_lock(&node->state);
+	node->stopping = true;
+	g_cond_broadcast(&node->warden_cond);
+	g_mutex_unlock(&node->state);
+	g_thread_join(node->warden);
+	/* Without a clean end the record and the window stay: whoever meets them finds what to do. */
+	if (clean && !node->fenced && mf_members_update(node->pool, node->incarnation, make_clean, NULL) == 0)
 		drop_node_object(node);
 	else
 		mf_watch_free(node->watch);
@@ -448,7 +623,7 @@ static int prove_locked(MfNode *node, int age)
 {
 	if (age < 0) {
 		node->watch = mf_watch_free(node->watch);
-		int r = mf_watch_new(node->pool, node->oid, node->self.watch_timeout_s, on_message, node, &node->watch);
+		int r = watch(node);
 		if (r == -ENOENT || r == -ESHUTDOWN) {
 			node->fenced = true;
 			return -ESHUTDOWN;
@@ -457,7 +632,7 @@ static int prove_locked(MfNode *node, int age)
 			return -ETIMEDOUT;
 	}
 	int64_t asked = boottime_ms();
-	int r = members_update(node->pool, node->incarnation, prove_live, NULL);
+	int r = mf_members_update(node->pool, node->incarnation, prove_live, NULL);
 	if (r == -ESTALE || r == -ESHUTDOWN) {
 		node->fenced = true;
 		return -ESHUTDOWN;
@@ -479,7 +654,7 @@ int mf_node_check(MfNode *node)
 	if (boottime_ms() - node->confirmed_ms < MIN(limit, 1000))
 		return 0;
 	/* Those who wait in line for the mutex wait in all no longer than the first. */
-	int64_t give_up = boottime_ms() + node->op_timeout_ms;
+	int64_t give_up = boottime_ms() + node->conf->op_timeout_ms;
 	g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&node->check);
 	if (node->fenced)
 		return -ESHUTDOWN;
@@ -500,6 +675,11 @@ int mf_node_check(MfNode *node)
 	}
 }
 
+bool mf_node_is_due(const MfNode *node)
+{
+	return boottime_ms() - node->confirmed_ms >= node->timeout_ms - node->timeout_ms / 3;
+}
+
 void mf_node_fence(MfNode *node)
 {
 	node->fenced = true;
@@ -508,23 +688,6 @@ void mf_node_fence(MfNode *node)
 bool mf_node_is_fenced(const MfNode *node)
 {
 	return node->fenced;
-}
-
-enum mf_holder mf_node_holder(MfNode *node, uint32_t incarnation)
-{
-	if (incarnation == node->incarnation)
-		return MF_HOLDER_SELF;
-	if (incarnation > node->incarnation)
-		return MF_HOLDER_LIVE; /* came after us, so we are not what we think we are */
-	switch (GPOINTER_TO_UINT(g_hash_table_lookup(node->members, GUINT_TO_POINTER(incarnation)))) {
-	case MF_MEMBER_CLEAN:
-		return MF_HOLDER_CLEAN;
-	case MF_MEMBER_LIVE:
-	case MF_MEMBER_EVICTING:
-		return MF_HOLDER_LIVE;
-	default: /* lost, or a record that is gone: the careful way */
-		return MF_HOLDER_LOST;
-	}
 }
 
 /* ---- windows ---- */
@@ -545,7 +708,11 @@ int mf_node_set_window(MfNode *node, const struct mf_window *window)
 
 GArray *mf_node_unswept(MfNode *node)
 {
-	return g_array_ref(node->unswept);
+	g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&node->state);
+	GArray *list = g_steal_pointer(&node->unswept);
+
+	node->unswept = g_array_new(false, false, sizeof(uint32_t));
+	return list;
 }
 
 int mf_node_read_window(MfNode *node, uint32_t incarnation, struct mf_window *ret_window)

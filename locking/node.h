@@ -3,11 +3,12 @@
  *
  * Model:   each mount is a new incarnation, a number never used again. Its session is a watch on node.<incarnation>;
  *          its record in `members' is the one cell that decides whether it is still right: (live, g), compared and set.
- *          In this version a filesystem has one live node; a second one is refused.
+ *          Each node pings the one after it in a ring of all; a dead one is declared lost, blocklisted, and its
+ *          leases may be taken (doc/LOCKING.md).
  *          Join order: watch, members, leases.
  * Owns:    the caller of mf_node_join() owns the node until mf_node_leave().
- * Threads: any, but join and leave. May block for op_timeout; call with no lock held.
- * Errors:  -ESHUTDOWN: fenced, for ever; write nothing more, serve nothing from memory.
+ * Threads: any, but join, rejoin and leave. May block for op_timeout; call with no lock held.
+ * Errors:  -ESHUTDOWN: this incarnation is over; write nothing more, serve nothing from memory.
  */
 #pragma once
 
@@ -16,10 +17,14 @@
 
 typedef struct MfNode MfNode;
 
-/* Refuses with -EBUSY while another incarnation lives; takes the place of dead ones. Waits at most for the watch timeout
- * of a silent one (not at all for a dead process of this very machine). *ret_error is one line. */
+/* Refuses with -EBUSY while a node of the same name lives; ends the record of a dead one first, for which it waits no
+ * longer than its watch timeout (not at all for a dead process of this very machine). *ret_error is one line. */
 int mf_node_join(
 	MfPool *pool, const struct mf_conf *conf, const char *mountpoint, MfNode **ret_node, char **ret_error);
+
+/* A fenced node comes back as a new incarnation, with a new client of the cluster. Nothing of the old life may be under
+ * way. */
+int mf_node_rejoin(MfNode *node, char **ret_error);
 
 /* @clean: everything is committed; whoever comes next takes our leases without asking. Frees. */
 void mf_node_leave(MfNode *node, bool clean);
@@ -41,19 +46,30 @@ int mf_node_check(MfNode *node);
 void mf_node_fence(MfNode *node);
 bool mf_node_is_fenced(const MfNode *node);
 
-/* What a lease of @incarnation is worth now. */
+/* The last confirmed ping is too old to answer from memory: mf_node_check() first. */
+bool mf_node_is_due(const MfNode *node);
+
+/* What a lease of @incarnation is worth now, as far as we know. Does not block. */
 enum mf_holder {
 	MF_HOLDER_SELF,
 	MF_HOLDER_CLEAN, /* left in order: take its lease */
-	MF_HOLDER_LOST,	 /* died: take it over and stamp before reading */
-	MF_HOLDER_LIVE,
+	MF_HOLDER_LOST,	 /* died, and can write no more: take it over and stamp before reading */
+	MF_HOLDER_LIVE,	 /* or not known to be dead: ask it, then mf_node_bury() */
 };
 enum mf_holder mf_node_holder(MfNode *node, uint32_t incarnation);
+
+/* Makes sure that @incarnation, which does not answer, is dead: 0, from now on mf_node_holder() says clean or lost. -EAGAIN:
+ * it lives, or may. @evict: then it is made to end. Blocks for its watch timeout and a bit. */
+int mf_node_bury(MfNode *node, uint32_t incarnation, bool evict);
+
+/* Incarnations that live, as far as we know, ourselves included: uint32_t, for g_array_unref(). */
+GArray *mf_node_list(MfNode *node);
 
 /* Publishes the window of our inode counters that may belong to unnamed objects. */
 int mf_node_set_window(MfNode *node, const struct mf_window *window);
 
-/* Lost incarnations whose windows were not swept yet: uint32_t, for g_array_unref(). */
+/* Lost incarnations whose windows are ours to sweep; each is named once. uint32_t, for g_array_unref(). After a notice that
+ * members have changed there may be more. */
 GArray *mf_node_unswept(MfNode *node);
 int mf_node_read_window(MfNode *node, uint32_t incarnation, struct mf_window *ret_window);
 /* A reference to a message's bytes that is about to be taken for a name in @dir: noted first, and forgotten once the

@@ -55,6 +55,8 @@ static const struct key keys[] = {
 		.help = "how long a request may wait for the cluster" },
 	{ "watch_timeout", TYPE_SECONDS, FIELD(watch_timeout_s), "3", 1, 60,
 		.help = "silence after which a node counts as dead" },
+	{ "recall_timeout", TYPE_MS, FIELD(recall_timeout_ms), "30", 1000, 3600000,
+		.help = "how long a live node may keep a directory that another one asks for" },
 	{ "cache_size", TYPE_SIZE, FIELD(cache_size), "256M", 8 << 20, UINT64_C(1) << 50,
 		.help = "memory for cached directories, files and messages" },
 	{ "sync_rename", TYPE_BOOL, FIELD(sync_rename), "no",

@@ -43,6 +43,7 @@ typedef struct mf_conf {
 	unsigned commit_interval_ms;
 	unsigned op_timeout_ms;
 	unsigned watch_timeout_s;
+	unsigned recall_timeout_ms;
 	uint64_t cache_size; /* bytes */
 	bool sync_rename;
 	unsigned split_entries;

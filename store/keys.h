@@ -41,6 +41,8 @@ enum mf_space {
 #define MF_KEY_REAP "x/"   /* to delete: inode.tag, 16 hex each */
 #define MF_KEY_INTENT "r/" /* a rename that leaves this directory: operation id, 16 hex */
 #define MF_KEY_GAIN "g/"   /* a rename that came in and whose intent is still there */
+#define MF_KEY_OPEN "o/"   /* a node that gave up the lease has the inode open: inode.incarnation, 16 hex each */
+#define MF_KEY_LOCKS "l/"  /* file locks held, and waited for, on an inode: its number, 16 hex */
 #define MF_KEY_REFERENCE "k/" /* node.*: a reference taken for a name that may not be there yet: tag.directory */
 #define MF_KEY_PREFIX 2u   /* length of these and of "e/", "c/", "n/", "t/" */
 

@@ -11,11 +11,17 @@
 
 #define CONNECT_TIMEOUT_S "8" /* with the start of a daemon well within 10 s */
 
-struct MfPool {
+struct client {
 	rados_t cluster;
 	rados_ioctx_t io[2];
-	char *pool_name[2];
 	char *addrs;
+};
+
+struct MfPool {
+	struct client *_Atomic client;
+	struct client *former; /* a blocklisted one: what was under way on it ends by itself */
+	const struct mf_conf *conf;
+	char *pool_name[2];
 	atomic_uint_fast64_t reads, writes, notifies, bytes_read, bytes_written;
 };
 
@@ -99,38 +105,57 @@ static int fail(char **ret_error, int error, const char *format, ...)
 	return error;
 }
 
-int mf_pool_open(const struct mf_conf *conf, MfPool **ret_pool, char **ret_error)
+static void client_free(struct client *client)
+{
+	if (!client)
+		return;
+	for (unsigned i = 0; i < 2; i++) {
+		if (client->io[i])
+			rados_ioctx_destroy(client->io[i]);
+	}
+	if (client->cluster)
+		rados_shutdown(client->cluster);
+	g_free(client->addrs);
+	g_free(client);
+}
+
+static int configure(rados_t cluster, const struct mf_conf *conf, char **ret_error)
 {
 	g_autoptr(GString) seconds = g_string_new(NULL);
-	const char *names[2] = { conf->meta_pool, conf->data_pool };
-	MfPool *pool = g_new0(MfPool, 1);
-	int r;
+	int r = rados_conf_read_file(cluster, conf->ceph_conf);
 
-	r = rados_create2(&pool->cluster, "ceph", conf->client, 0);
-	if (r < 0) {
-		g_free(pool);
-		return fail(ret_error, r, "cannot make a RADOS client '%s'", conf->client);
-	}
-	r = rados_conf_read_file(pool->cluster, conf->ceph_conf);
-	if (r < 0) {
-		fail(ret_error, r, "cannot read ceph_conf '%s'", conf->ceph_conf);
-		goto out;
-	}
+	if (r < 0)
+		return fail(ret_error, r, "cannot read ceph_conf '%s'", conf->ceph_conf);
 	g_string_printf(seconds, "%u", MAX(conf->op_timeout_ms / 1000, 1));
 	/* The error belongs in one line of ours, not in lines of the library, nor in files of its own. */
 	static const char *const silent[] = { "log_to_stderr", "false", "err_to_stderr", "false", "log_to_file", "false",
 		"log_file", "", "admin_socket", "" };
 	for (unsigned i = 0; i < G_N_ELEMENTS(silent); i += 2)
-		rados_conf_set(pool->cluster, silent[i], silent[i + 1]);
+		rados_conf_set(cluster, silent[i], silent[i + 1]);
 	/* Pings once a second, so that a watch timeout of a few seconds is safe. */
-	if ((r = rados_conf_set(pool->cluster, "objecter_tick_interval", "1")) < 0 ||
-		(r = rados_conf_set(pool->cluster, "client_mount_timeout", CONNECT_TIMEOUT_S)) < 0 ||
-		(r = rados_conf_set(pool->cluster, "rados_mon_op_timeout", CONNECT_TIMEOUT_S)) < 0 ||
-		(r = rados_conf_set(pool->cluster, "rados_osd_op_timeout", seconds->str)) < 0) {
-		fail(ret_error, r, "cannot configure the RADOS client");
-		goto out;
+	if ((r = rados_conf_set(cluster, "objecter_tick_interval", "1")) < 0 ||
+		(r = rados_conf_set(cluster, "client_mount_timeout", CONNECT_TIMEOUT_S)) < 0 ||
+		(r = rados_conf_set(cluster, "rados_mon_op_timeout", CONNECT_TIMEOUT_S)) < 0 ||
+		(r = rados_conf_set(cluster, "rados_osd_op_timeout", seconds->str)) < 0)
+		return fail(ret_error, r, "cannot configure the RADOS client");
+	return 0;
+}
+
+static int connect_client(const struct mf_conf *conf, struct client **ret_client, char **ret_error)
+{
+	const char *names[2] = { conf->meta_pool, conf->data_pool };
+	struct client *client = g_new0(struct client, 1);
+	char *addrs = NULL;
+	int r = rados_create2(&client->cluster, "ceph", conf->client, 0);
+
+	if (r < 0) {
+		g_free(client);
+		return fail(ret_error, r, "cannot make a RADOS client '%s'", conf->client);
 	}
-	r = rados_connect(pool->cluster);
+	r = configure(client->cluster, conf, ret_error);
+	if (r < 0)
+		goto out;
+	r = rados_connect(client->cluster);
 	if (r < 0) {
 		if (r == -EACCES || r == -EPERM || r == -ENOENT)
 			fail(ret_error, r, "the cluster of '%s' refused the key of '%s'", conf->ceph_conf, conf->client);
@@ -139,40 +164,64 @@ int mf_pool_open(const struct mf_conf *conf, MfPool **ret_pool, char **ret_error
 		goto out;
 	}
 	for (unsigned i = 0; i < 2; i++) {
-		r = rados_ioctx_create(pool->cluster, names[i], &pool->io[i]);
+		r = rados_ioctx_create(client->cluster, names[i], &client->io[i]);
 		if (r < 0) {
 			fail(ret_error, r, "cannot use the %s '%s'", i == 0 ? "meta_pool" : "data_pool", names[i]);
 			goto out;
 		}
-		rados_ioctx_set_namespace(pool->io[i], conf->fs);
-		pool->pool_name[i] = g_strdup(names[i]);
+		rados_ioctx_set_namespace(client->io[i], conf->fs);
 	}
-	char *addrs = NULL;
-	r = rados_getaddrs(pool->cluster, &addrs);
+	r = rados_getaddrs(client->cluster, &addrs);
 	if (r < 0) {
 		fail(ret_error, r, "cannot tell the address of this client");
 		goto out;
 	}
-	pool->addrs = g_strdup(addrs);
+	client->addrs = g_strdup(addrs);
 	rados_buffer_free(addrs);
-	*ret_pool = pool;
+	*ret_client = client;
 	return 0;
 out:
-	mf_pool_close(pool);
+	client_free(client);
 	return r;
+}
+
+int mf_pool_open(const struct mf_conf *conf, MfPool **ret_pool, char **ret_error)
+{
+	struct client *client;
+	int r = connect_client(conf, &client, ret_error);
+
+	if (r < 0)
+		return r;
+	MfPool *pool = g_new0(MfPool, 1);
+	pool->client = client;
+	pool->conf = conf;
+	pool->pool_name[MF_POOL_META] = g_strdup(conf->meta_pool);
+	pool->pool_name[MF_POOL_DATA] = g_strdup(conf->data_pool);
+	*ret_pool = pool;
+	return 0;
+}
+
+int mf_pool_reconnect(MfPool *pool, char **ret_error)
+{
+	struct client *client;
+	int r = connect_client(pool->conf, &client, ret_error);
+
+	if (r < 0)
+		return r;
+	client_free(pool->former);
+	pool->former = pool->client;
+	pool->client = client;
+	return 0;
 }
 
 MfPool *mf_pool_close(MfPool *pool)
 {
 	if (!pool)
 		return NULL;
-	for (unsigned i = 0; i < 2; i++) {
-		if (pool->io[i])
-			rados_ioctx_destroy(pool->io[i]);
-		g_free(pool->pool_name[i]);
-	}
-	rados_shutdown(pool->cluster);
-	g_free(pool->addrs);
+	client_free(pool->former);
+	client_free(pool->client);
+	g_free(pool->pool_name[MF_POOL_META]);
+	g_free(pool->pool_name[MF_POOL_DATA]);
 	g_free(pool);
 	return NULL;
 }
@@ -394,7 +443,7 @@ int mf_pool_write(MfPool *pool, enum mf_pool_which which, const char *oid, MfWop
 	if (fault == MF_FAULT_NOSPC && !wop->full_force)
 		return -ENOSPC;
 	rados_write_op_t op = wop_build(pool, wop);
-	int r = rados_write_op_operate2(op, pool->io[which], oid, NULL, wop_flags(wop));
+	int r = rados_write_op_operate2(op, pool->client->io[which], oid, NULL, wop_flags(wop));
 	rados_release_write_op(op);
 	return mf_fault_result(fault, write_result(r));
 }
@@ -430,7 +479,7 @@ void mf_pool_write_async(
 	int r = rados_aio_create_completion2(aw, async_write_done, &completion);
 	g_assert(r == 0);
 	rados_write_op_t op = wop_build(pool, wop);
-	r = rados_aio_write_op_operate(op, pool->io[which], completion, oid, NULL, wop_flags(wop));
+	r = rados_aio_write_op_operate(op, pool->client->io[which], completion, oid, NULL, wop_flags(wop));
 	rados_release_write_op(op);
 	if (r < 0) {
 		rados_aio_release(completion);
@@ -591,7 +640,7 @@ int mf_pool_read(MfPool *pool, enum mf_pool_which which, const char *oid, MfRop 
 		rados_read_op_exec(op, rop->class_name, rop->method, in, len, &exec_buf, &exec_len, &exec_rval);
 	}
 	atomic_fetch_add(&pool->reads, 1);
-	r = rados_read_op_operate(op, pool->io[which], oid, LIBRADOS_OPERATION_NOFLAG);
+	r = rados_read_op_operate(op, pool->client->io[which], oid, LIBRADOS_OPERATION_NOFLAG);
 	if (r < 0) {
 		if (xattr_iter)
 			rados_getxattrs_end(xattr_iter);
@@ -684,7 +733,7 @@ static void on_notify(void *arg, uint64_t notify_id, uint64_t handle, uint64_t n
 {
 	MfWatch *watch = arg;
 
-	rados_notify_ack(watch->pool->io[MF_POOL_META], watch->oid, notify_id, handle, NULL, 0);
+	rados_notify_ack(watch->pool->client->io[MF_POOL_META], watch->oid, notify_id, handle, NULL, 0);
 	if (len > 0)
 		watch->func(data, len, watch->arg);
 }
@@ -703,7 +752,7 @@ int mf_watch_new(MfPool *pool, const char *oid, unsigned timeout_s, mf_watch_fun
 	watch->arg = arg;
 	watch->oid = g_strdup(oid);
 	int r = rados_watch3(
-		pool->io[MF_POOL_META], oid, &watch->cookie, on_notify, on_watch_error, timeout_s, watch);
+		pool->client->io[MF_POOL_META], oid, &watch->cookie, on_notify, on_watch_error, timeout_s, watch);
 	if (r < 0) {
 		g_free(watch->oid);
 		g_free(watch);
@@ -717,8 +766,8 @@ MfWatch *mf_watch_free(MfWatch *watch)
 {
 	if (!watch)
 		return NULL;
-	rados_unwatch2(watch->pool->io[MF_POOL_META], watch->cookie);
-	rados_watch_flush(watch->pool->cluster); /* no callback may find the watch freed */
+	rados_unwatch2(watch->pool->client->io[MF_POOL_META], watch->cookie);
+	rados_watch_flush(watch->pool->client->cluster); /* no callback may find the watch freed */
 	g_free(watch->oid);
 	g_free(watch);
 	return NULL;
@@ -726,7 +775,7 @@ MfWatch *mf_watch_free(MfWatch *watch)
 
 int mf_watch_check(MfWatch *watch)
 {
-	return rados_watch_check(watch->pool->io[MF_POOL_META], watch->cookie);
+	return rados_watch_check(watch->pool->client->io[MF_POOL_META], watch->cookie);
 }
 
 /* librados' own result when a watcher stays silent is -ETIMEDOUT, with a reply that tells who. */
@@ -785,7 +834,7 @@ void mf_pool_send(
 		return;
 	}
 	/* librados takes whole seconds. */
-	r = rados_aio_notify(pool->io[MF_POOL_META], oid, send->completion, data, (int)len, (uint64_t)timeout_s * 1000,
+	r = rados_aio_notify(pool->client->io[MF_POOL_META], oid, send->completion, data, (int)len, (uint64_t)timeout_s * 1000,
 		&send->reply, &send->reply_len);
 	if (r < 0) {
 		rados_aio_release(send->completion);
@@ -800,7 +849,7 @@ int mf_pool_ping(MfPool *pool, const char *oid, unsigned timeout_s, unsigned *re
 	size_t len = 0;
 
 	atomic_fetch_add(&pool->notifies, 1);
-	int r = rados_notify2(pool->io[MF_POOL_META], oid, NULL, 0, (uint64_t)timeout_s * 1000, &reply, &len);
+	int r = rados_notify2(pool->client->io[MF_POOL_META], oid, NULL, 0, (uint64_t)timeout_s * 1000, &reply, &len);
 	return count_watchers(r, reply, len, ret_alive, ret_silent);
 }
 
@@ -814,23 +863,23 @@ int mf_pool_blocklist(MfPool *pool, const char *addrs, unsigned seconds)
 	for (char **addr = list; *addr; addr++) {
 		if (!**addr)
 			continue;
-		int r = rados_blocklist_add(pool->cluster, *addr, seconds);
+		int r = rados_blocklist_add(pool->client->cluster, *addr, seconds);
 		if (r < 0)
 			return r;
 	}
-	return rados_wait_for_latest_osdmap(pool->cluster);
+	return rados_wait_for_latest_osdmap(pool->client->cluster);
 }
 
 const char *mf_pool_addrs(MfPool *pool)
 {
-	return pool->addrs;
+	return pool->client->addrs;
 }
 
 static int mon_command(MfPool *pool, const char *command, json_t **ret_json)
 {
 	char *out = NULL, *status = NULL;
 	size_t out_len = 0, status_len = 0;
-	int r = rados_mon_command(pool->cluster, &command, 1, NULL, 0, &out, &out_len, &status, &status_len);
+	int r = rados_mon_command(pool->client->cluster, &command, 1, NULL, 0, &out, &out_len, &status, &status_len);
 
 	if (r == 0) {
 		*ret_json = json_loadb(out, out_len, 0, NULL);
@@ -854,7 +903,7 @@ static int pool_stored(MfPool *pool, struct mf_pool_space *space)
 		return r;
 	/* A cluster that has just started does not list its pools yet: then what the cluster as a whole has. */
 	struct rados_cluster_stat_t whole;
-	r = rados_cluster_stat(pool->cluster, &whole);
+	r = rados_cluster_stat(pool->client->cluster, &whole);
 	if (r == 0) {
 		space->total = whole.kb * 1024;
 		space->free = whole.kb_avail * 1024;

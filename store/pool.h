@@ -33,8 +33,10 @@ enum mf_cmp {
 	MF_CMP_GTE, /* passes when the given value >= the stored one, or none is stored */
 };
 
-/* Connects within 10 s. On failure *ret_error is one line for the administrator. */
+/* Connects within 10 s; @conf must outlive it. On failure *ret_error is one line for the administrator. */
 int mf_pool_open(const struct mf_conf *conf, MfPool **ret_pool, char **ret_error);
+/* A new client of the cluster in the place of one that was blocklisted. What is under way on the old one fails by itself. */
+int mf_pool_reconnect(MfPool *pool, char **ret_error);
 MfPool *mf_pool_close(MfPool *pool); /* NULL ok; returns NULL. All operations must have ended. */
 
 /* ---- writing ---- */
@@ -68,7 +70,7 @@ void mf_pool_write_async(
 
 /* ---- reading ---- */
 
-#define MF_ROP_RANGES 4u
+#define MF_ROP_RANGES 8u
 
 struct mf_kv {
 	char *key;

@@ -228,6 +228,7 @@ int mf_lease_record_encode(const struct mf_lease_record *rec, GByteArray **ret)
 	mf_enc_u8(&enc, rec->mode);
 	mf_enc_u64(&enc, rec->epoch);
 	mf_enc_u64(&enc, rec->stamp_below);
+	mf_enc_u64(&enc, rec->serial);
 	enc_incarnations(&enc, rec->holders);
 	enc_incarnations(&enc, rec->waiters);
 	return finish(&enc, frame, ret);
@@ -242,6 +243,7 @@ int mf_lease_record_decode(const void *data, size_t len, struct mf_lease_record 
 	rec.mode = mf_dec_u8(&dec);
 	rec.epoch = mf_dec_u64(&dec);
 	rec.stamp_below = mf_dec_u64(&dec);
+	rec.serial = mf_dec_u64(&dec);
 	rec.holders = dec_incarnations(&dec);
 	rec.waiters = dec_incarnations(&dec);
 	if (rec.mode > MF_LEASE_EXCLUSIVE || (rec.mode == MF_LEASE_EXCLUSIVE && rec.holders->len != 1))

@@ -83,8 +83,9 @@ struct mf_lease_record {
 	uint8_t mode;
 	uint64_t epoch;
 	uint64_t stamp_below; /* objects of the directory with an epoch below must be stamped before they are read */
+	uint64_t serial;      /* raised by every write, so that no two records of one directory are equal */
 	GArray *holders;      /* uint32_t incarnations */
-	GArray *waiters;
+	GArray *waiters;      /* the same: who asked the holder for it, first come first served */
 };
 
 struct mf_shard_ref {

@@ -5,6 +5,7 @@
 #include "sync/commit.h"
 #include "sync/dir.h"
 #include "sync/file.h"
+#include "sync/hold.h"
 #include "sync/inode.h"
 #include "sync/message.h"
 #include "sync/reaper.h"
@@ -51,7 +52,7 @@ int mf_adopt(MfFs *fs, MfInode *inode)
 	MfDir *dir = inode->names->dir;
 	g_autofree char *key = g_strdup(inode->names->key);
 	mf_inode_pin(inode);
-	dir->users++;
+	mf_dir_pin(dir);
 	r = mf_attr_load(fs, inode);
 	if (r == 0)
 		r = mf_file_flush(fs, inode);
@@ -79,7 +80,7 @@ int mf_adopt(MfFs *fs, MfInode *inode)
 		mf_inode_unnamed(fs, inode);
 		mf_dir_add(dir, key, inode, true, 0);
 	}
-	mf_dir_put(dir);
+	mf_dir_unpin(dir);
 	mf_inode_unpin(fs, inode);
 	return r;
 }

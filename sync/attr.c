@@ -3,51 +3,89 @@
 
 #include "sync/dir.h"
 #include "sync/file.h"
+#include "sync/hold.h"
 #include "sync/inode.h"
+#include "sync/kernel.h"
 #include "sync/message.h"
 
 #include <errno.h>
 #include <string.h>
 #include <sys/stat.h>
 
-static int load_dir(MfFs *fs, MfInode *inode)
+/* Its own directory is held by the caller, or it is removed. */
+static int load_named(MfFs *fs, MfInode *inode)
 {
-	enum mf_space space;
-	MfDir *dir;
-	int r = mf_dir_get(fs, inode, &dir, &space);
+	/* The entry that has them may be of an earlier lease. */
+	for (MfDentry *name = inode->names; name; name = name->next_name) {
+		MfShard *shard = mf_dir_shard(name->dir, name->key);
+		if (name->dir->lease.mode != MF_LEASE_NONE && !name->local && !shard->loaded) {
+			int r = mf_shard_load(shard);
+			if (r < 0)
+				return r;
+			name = inode->names; /* that may have waited */
+			if (!name)
+				break;
+		}
+	}
+	return 0;
+}
 
-	if (r < 0)
-		return r;
-	r = mf_dir_load_records(dir);
-	mf_dir_put(dir);
-	return r;
+/* Attributes of a message with several names lie with its bytes, and other nodes may have changed them since. */
+static bool is_old(const MfInode *inode)
+{
+	return inode->linked && inode->dir && inode->attr_epoch != inode->dir->lease.epoch;
 }
 
 int mf_attr_load(MfFs *fs, MfInode *inode)
 {
+	int r = 0;
+
 	switch (inode->kind) {
 	case MF_KIND_DIR:
-		/* One that was removed has no object any more, but may still be open. */
-		return inode->removed && inode->attr_loaded ? 0 : load_dir(fs, inode);
 	case MF_KIND_SUBDIR:
-		return inode->removed ? 0 : load_dir(fs, inode);
+		/* One that was removed has no object any more, but may still be open. */
+		return inode->removed || !inode->dir ? 0 : mf_dir_load_records(inode->dir);
 	case MF_KIND_MESSAGE:
-		return inode->attr_loaded ? 0 : mf_message_load_attr(fs, inode);
+		if (inode->published)
+			r = load_named(fs, inode);
+		if (r == 0 && inode->published && !inode->removed && is_old(inode)) {
+			inode->attr_loaded = false;
+			inode->attr_epoch = inode->dir->lease.epoch;
+		}
+		return r < 0 || inode->attr_loaded ? r : mf_message_load_attr(fs, inode);
 	case MF_KIND_FILE:
 		if (inode->linked && !inode->removed && inode->dir) {
 			/* Its link count is the number of its names, so they must all be in memory. */
-			MfDir *dir = inode->dir;
-			dir->users++;
-			int r = mf_dir_complete(dir);
-			mf_dir_put(dir);
+			r = mf_dir_complete(inode->dir);
 			if (r < 0)
 				return r;
 		}
 		return inode->attr_loaded ? 0 : mf_file_load_attr(fs, inode);
 	case MF_KIND_SYMLINK:
-		return 0;
+		return load_named(fs, inode);
 	}
 	return -EIO;
+}
+
+int mf_attr_hold(MfFs *fs, MfInode *inode, enum mf_lease_mode mode, MfDir **ret_dir)
+{
+	*ret_dir = NULL;
+	/* Nobody else can see these. */
+	bool ours = inode->kind == MF_KIND_MESSAGE && (!inode->published || inode->removed) && inode->attr_loaded;
+	bool dead = mf_inode_is_dir(inode) && inode->removed && inode->attr_loaded;
+	if (ours || dead)
+		return 0;
+	/* The bytes of a message outlive its names here. */
+	if (inode->kind == MF_KIND_MESSAGE && !inode->dir)
+		return mf_attr_load(fs, inode);
+	int r = mf_inode_hold(fs, inode, mode, ret_dir);
+	if (r == 0)
+		r = mf_inode_find_again(fs, inode);
+	if (r == 0)
+		r = mf_attr_load(fs, inode);
+	if (r < 0 && *ret_dir)
+		mf_dir_put(g_steal_pointer(ret_dir));
+	return r;
 }
 
 void mf_attr_changed(MfInode *inode)
@@ -63,8 +101,11 @@ void mf_attr_changed(MfInode *inode)
 		break;
 	case MF_KIND_MESSAGE:
 	case MF_KIND_SYMLINK:
-		for (MfDentry *name = inode->names; name; name = name->next_name)
-			mf_dir_dirty_dentry(name);
+		/* Names of a linked one in directories that are not ours just now do not carry its attributes. */
+		for (MfDentry *name = inode->names; name; name = name->next_name) {
+			if (!name->local && name->dir->lease.mode == MF_LEASE_EXCLUSIVE)
+				mf_dir_dirty_dentry(name);
+		}
 		break;
 	}
 }
@@ -160,16 +201,14 @@ static void change(MfInode *inode, const struct mf_attr *attr, unsigned set)
 	inode->attr.ctime = set & MF_SET_CTIME ? attr->ctime : MAX(now, inode->attr.ctime + 1);
 }
 
-int mf_fs_setattr(MfFs *fs, uint64_t ino, const struct mf_attr *attr, unsigned set, struct mf_stat *ret)
+static int set_attr(MfFs *fs, MfInode *inode, const struct mf_attr *attr, unsigned set)
 {
-	MfInode *inode;
+	MfDir *dir;
+	int r = mf_attr_hold(fs, inode, MF_LEASE_EXCLUSIVE, &dir);
 
-	g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&fs->lock);
-	int r = mf_inode_take(fs, ino, &inode);
 	if (r < 0)
 		return r;
-	r = mf_attr_load(fs, inode);
-	if (r == 0 && set & MF_SET_SIZE)
+	if (set & MF_SET_SIZE)
 		r = change_size(fs, inode, attr->size, set & MF_SET_BY_HANDLE);
 	if (r == 0 && set & ~(MF_SET_SIZE | MF_SET_BY_HANDLE)) {
 		change(inode, attr, set);
@@ -179,6 +218,20 @@ int mf_fs_setattr(MfFs *fs, uint64_t ino, const struct mf_attr *attr, unsigned s
 			r = mf_attr_store(fs, inode);
 		}
 	}
+	if (dir)
+		mf_dir_put(dir);
+	return r;
+}
+
+int mf_fs_setattr(MfFs *fs, uint64_t ino, const struct mf_attr *attr, unsigned set, struct mf_stat *ret)
+{
+	MfInode *inode;
+
+	g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&fs->lock);
+	int r = mf_inode_take(fs, ino, &inode);
+	if (r < 0)
+		return r;
+	r = set_attr(fs, inode, attr, set);
 	if (r == 0)
 		mf_inode_stat(inode, ret);
 	mf_inode_unpin(fs, inode);
@@ -188,14 +241,20 @@ int mf_fs_setattr(MfFs *fs, uint64_t ino, const struct mf_attr *attr, unsigned s
 int mf_fs_getattr(MfFs *fs, uint64_t ino, struct mf_stat *ret)
 {
 	MfInode *inode;
+	MfDir *dir;
 
 	g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&fs->lock);
 	int r = mf_inode_take(fs, ino, &inode);
 	if (r < 0)
 		return r;
-	r = mf_attr_load(fs, inode);
-	if (r == 0)
+	r = mf_attr_hold(fs, inode, MF_LEASE_SHARED, &dir);
+	if (r == 0) {
 		mf_inode_stat(inode, ret);
+		if (dir) {
+			mf_kernel_answer(dir, NULL, inode, ret);
+			mf_dir_put(dir);
+		}
+	}
 	mf_inode_unpin(fs, inode);
 	return r;
 }

@@ -3,9 +3,11 @@
 
 #include "sync/dir.h"
 #include "sync/file.h"
+#include "sync/hold.h"
 #include "sync/inode.h"
 #include "sync/message.h"
 #include "sync/reaper.h"
+#include "sync/ring.h"
 #include "sync/table.h"
 #include "sync/split.h"
 
@@ -14,8 +16,6 @@
 #include <stdio.h>
 #include <string.h>
 
-#define RING_CHANGES 64u       /* versions the change ring keeps */
-#define RING_KEYS 256u	       /* a commit of more keys is only noted as "many" */
 #define FULL_INTERVAL_US (100 * 1000)
 #define RETRY_US G_USEC_PER_SEC /* between two tries of a batch whose result is unknown */
 
@@ -75,6 +75,11 @@ static void batch_free(MfFs *fs, struct mf_batch *batch)
 static bool has_changes(const MfShard *shard)
 {
 	return g_hash_table_size(shard->dirty) > 0 || g_hash_table_size(shard->dirty_files) > 0 || shard->dirty_record;
+}
+
+bool mf_commit_is_needed(const MfShard *shard)
+{
+	return !shard->gone && (shard->batch || has_changes(shard) || shard->dirty_times);
 }
 
 /* ---- queue of shards that are due some time ---- */
@@ -234,7 +239,7 @@ static int add_ring(struct mf_batch *batch)
 	g_autoptr(GByteArray) bytes = NULL;
 	g_autofree char *key = mf_key_number(MF_KEY_CHANGE, batch->version);
 
-	if (g_hash_table_size(batch->keys) <= RING_KEYS)
+	if (g_hash_table_size(batch->keys) <= MF_RING_KEYS)
 		keys = mf_table_keys(batch->keys);
 	int r = mf_change_encode(keys, &bytes);
 	if (r < 0)
@@ -242,7 +247,7 @@ static int add_ring(struct mf_batch *batch)
 	mf_wop_omap_set(batch->wop, key, bytes->data, bytes->len);
 	if (shard->rec.ring_low == 0)
 		shard->rec.ring_low = batch->version;
-	if (batch->version - shard->rec.ring_low >= RING_CHANGES) {
+	if (batch->version - shard->rec.ring_low >= MF_RING_CHANGES) {
 		g_autofree char *oldest = mf_key_number(MF_KEY_CHANGE, shard->rec.ring_low);
 		mf_wop_omap_rm(batch->wop, oldest);
 		shard->rec.ring_low++;
@@ -278,7 +283,7 @@ int mf_commit_new_object(MfShard *shard, MfWop *wop, char last[MF_LAST_MAX])
 	mf_wop_setxattr(wop, MF_XATTR_LAST, last, strlen(last));
 	if (shard == dir->shards->pdata[0]) {
 		struct mf_lease lease;
-		return mf_lease_take(dir->fs->node, wop, NULL, &lease);
+		return mf_lease_take(dir->fs->node, wop, NULL, MF_LEASE_EXCLUSIVE, &lease);
 	}
 	char epoch[MF_EPOCH_TEXT];
 	mf_lease_epoch_text(dir->lease.epoch, epoch);
@@ -359,7 +364,7 @@ static int freeze(MfShard *shard, struct mf_batch **ret_batch)
 	if (index) {
 		shard->dirty_record = shard->dirty_times = shard->times_due = false;
 		/* What frees space must get through when the pool is full, and what the end of a rename or a split needs. */
-		if (removes || batch->record || dir->fs->closing)
+		if (removes || batch->record || dir->fs->closing || dir->draining)
 			mf_wop_full_force(batch->wop);
 	} else {
 		mf_wop_unref(g_steal_pointer(&batch->wop));
@@ -442,13 +447,13 @@ static void finish(struct mf_batch *batch, int result)
 	if (has_changes(shard))
 		mf_commit_queue(shard);
 	g_cond_broadcast(&shard->cond);
-	dir->users++;
+	mf_dir_pin(dir);
 	batch_free(fs, batch);
 	if (result == 0) {
 		mf_split_if_large(shard);
 		mf_commit_kick(shard);
 	}
-	mf_dir_put(dir);
+	mf_dir_unpin(dir);
 }
 
 static void submit(struct mf_batch *batch);
@@ -591,7 +596,7 @@ static void flush_prerequisites(MfFs *fs, void *arg)
 			continue;
 		/* No name depends on it: it must not hold up the names, and is tried again. */
 		int rr = mf_file_flush(fs, inode);
-		if (rr < 0 && fs->closing)
+		if (rr < 0 && (fs->closing || batch->shard->dir->draining))
 			r = rr; /* there is no later */
 		else if (rr < 0 && inode->names)
 			mf_dir_dirty_file(inode);
@@ -647,7 +652,7 @@ int mf_commit_wait(MfShard *shard)
 	int64_t deadline = g_get_monotonic_time() + fs->conf->op_timeout_ms * INT64_C(1000);
 	int r = 0;
 
-	dir->users++;
+	mf_dir_pin(dir);
 	shard->seq_wanted = MAX(shard->seq_wanted, seq);
 	mf_commit_start(shard);
 	while (shard->seq_done < seq && !shard->gone) {
@@ -664,7 +669,7 @@ int mf_commit_wait(MfShard *shard)
 	}
 	if (shard->gone && r == 0 && shard->seq_done < seq)
 		r = 0; /* nothing is left to be made durable */
-	mf_dir_put(dir);
+	mf_dir_unpin(dir);
 	return r;
 }
 
@@ -692,9 +697,9 @@ int mf_commit_ancestors(MfDir *dir)
 		MfDir *parent = inode->names->dir;
 		MfInode *next = mf_inode_pin(parent->inode);
 
-		parent->users++;
+		mf_dir_pin(parent);
 		r = mf_commit_wait_key(parent, inode->names->key);
-		mf_dir_put(parent);
+		mf_dir_unpin(parent);
 		mf_inode_unpin(fs, inode);
 		inode = next;
 	}
@@ -706,7 +711,7 @@ int mf_commit_dir(MfDir *dir)
 {
 	int r = 0;
 
-	dir->users++;
+	mf_dir_pin(dir);
 	for (unsigned i = 0; i < dir->shards->len && r == 0; i++) {
 		MfShard *shard = dir->shards->pdata[i];
 		/* Times alone are no change that somebody could miss. */
@@ -715,7 +720,7 @@ int mf_commit_dir(MfDir *dir)
 	}
 	if (r == 0)
 		r = mf_commit_ancestors(dir);
-	mf_dir_put(dir);
+	mf_dir_unpin(dir);
 	return r;
 }
 
@@ -729,7 +734,7 @@ int mf_commit_all(MfFs *fs)
 
 		for (GList *link = fs->dir_lru.head; link; link = link->next) {
 			MfDir *dir = link->data;
-			dir->users++;
+			mf_dir_pin(dir);
 			g_ptr_array_add(dirs, dir);
 		}
 		for (unsigned i = 0; i < dirs->len; i++) {
@@ -745,7 +750,7 @@ int mf_commit_all(MfFs *fs)
 					n++;
 				}
 			}
-			mf_dir_put(dir);
+			mf_dir_unpin(dir);
 		}
 		/* A commit may leave work for another one: to-delete entries, intents. */
 		if (n == 0 || r < 0)

@@ -30,6 +30,8 @@ int mf_commit_dir(MfDir *dir);
 int mf_commit_ancestors(MfDir *dir);
 /* What makes a new object of the directory: exclusive creation, `last', epoch; for the head also the lease. */
 int mf_commit_new_object(MfShard *shard, MfWop *wop, char last[MF_LAST_MAX]);
+/* Something of the shard is not in RADOS. */
+bool mf_commit_is_needed(const MfShard *shard);
 /* Drops what is not committed: the directory is gone. */
 void mf_commit_forget(MfShard *shard);
 

@@ -3,9 +3,12 @@
 
 #include "locking/stamp.h"
 #include "sync/commit.h"
+#include "sync/file.h"
+#include "sync/hold.h"
 #include "sync/inode.h"
+#include "sync/opened.h"
 #include "sync/reaper.h"
-#include "sync/rename.h"
+#include "sync/ring.h"
 #include "sync/table.h"
 
 #include <errno.h>
@@ -53,10 +56,25 @@ static MfDir *dir_alloc(MfFs *fs, MfInode *inode)
 	dir->inode = inode;
 	dir->shards = g_ptr_array_new_with_free_func(shard_free);
 	dir->entries = g_hash_table_new(g_str_hash, g_str_equal);
+	dir->waiters = g_array_new(false, false, sizeof(struct mf_waiter));
+	dir->loaded = g_hash_table_new(NULL, NULL);
+	dir->noted_open = g_hash_table_new_full(g_int64_hash, g_int64_equal, g_free, NULL);
+	dir->noted_locks = g_hash_table_new_full(g_int64_hash, g_int64_equal, g_free, NULL);
+	dir->foreign_open =
+		g_hash_table_new_full(g_int64_hash, g_int64_equal, g_free, (GDestroyNotify)g_array_unref);
+	g_cond_init(&dir->cond);
 	dir->lru.data = dir;
 	g_queue_push_head_link(&fs->dir_lru, &dir->lru);
 	inode->dir = dir;
 	fs->n_dirs++;
+	return dir;
+}
+
+MfDir *mf_dir_shell(MfFs *fs, MfInode *inode)
+{
+	MfDir *dir = dir_alloc(fs, inode);
+
+	shard_new(dir, &(struct mf_shard_ref){ 0 });
 	return dir;
 }
 
@@ -73,12 +91,26 @@ MfDir *mf_dir_new(MfFs *fs, MfInode *inode, uint64_t parent)
 	dir->parent = parent;
 	dir->next_shard = 1;
 	dir->recovered = true;
-	dir->lease.epoch = mf_lease_first_epoch(fs->node);
-	head->loaded = head->complete = true;
+	/* What mf_commit_new_object() will write. */
+	dir->lease = (struct mf_lease){ MF_LEASE_EXCLUSIVE, mf_lease_first_epoch(fs->node), 0, 1 };
+	dir->held_since = dir->used_at = g_get_monotonic_time();
+	head->loaded = head->known = head->complete = true;
 	head->rec.times[MF_SPACE_SELF] = (struct mf_shard_times){ 0, inode->attr.mtime, inode->attr.ctime };
 	inode->attr_loaded = true;
 	inode->nlink = 2;
 	return dir;
+}
+
+void mf_inode_set_home(MfInode *inode, MfDir *dir)
+{
+	g_assert(!mf_inode_is_dir(inode));
+	if (inode->dir == dir)
+		return;
+	if (inode->dir)
+		g_hash_table_remove(inode->dir->loaded, inode);
+	inode->dir = dir;
+	if (dir && inode->file)
+		g_hash_table_add(dir->loaded, inode);
 }
 
 /* Drops a name from memory only. */
@@ -91,7 +123,7 @@ static void detach(MfDir *dir, MfDentry *dentry)
 		link = &(*link)->next_name;
 	*link = dentry->next_name;
 	if (!mf_inode_is_dir(inode) && inode->dir == dir && inode->held_dir != dir)
-		inode->dir = inode->names ? inode->names->dir : NULL;
+		mf_inode_set_home(inode, inode->names ? inode->names->dir : NULL);
 	g_hash_table_remove(dir->entries, dentry->key);
 	dir->n_local -= dentry->local;
 	dir->fs->n_dentries--;
@@ -127,8 +159,17 @@ static void dir_free(MfDir *dir)
 		sub->dir = NULL;
 		mf_inode_unpin(fs, sub);
 	}
+	g_assert(!dir->acquiring && !dir->yielding);
 	g_queue_unlink(&fs->dir_lru, &dir->lru);
 	g_hash_table_unref(dir->entries);
+	g_hash_table_unref(dir->loaded);
+	g_hash_table_unref(dir->noted_open);
+	g_hash_table_unref(dir->noted_locks);
+	g_hash_table_unref(dir->foreign_open);
+	g_clear_pointer(&dir->kernel_inos, g_hash_table_unref);
+	g_clear_pointer(&dir->kernel_names, g_hash_table_unref);
+	g_array_unref(dir->waiters);
+	g_cond_clear(&dir->cond);
 	g_ptr_array_unref(dir->shards);
 	if (dir->inode->dir == dir)
 		dir->inode->dir = NULL;
@@ -138,8 +179,8 @@ static void dir_free(MfDir *dir)
 	fs->n_dirs--;
 }
 
-/* Drops the names that nobody holds. Clean directories only. */
-static void drop_entries(MfDir *dir)
+/* Drops the names that nobody holds. @only NULL: of all shards. Clean directories only. */
+static void drop_entries(MfDir *dir, const MfShard *only)
 {
 	g_autoptr(GPtrArray) dentries = mf_table_values(dir->entries);
 
@@ -150,10 +191,18 @@ static void drop_entries(MfDir *dir)
 		if (dentry->local || inode->pins > 0 || (inode->kind == MF_KIND_DIR && inode->dir))
 			continue;
 		MfShard *shard = mf_dir_shard(dir, dentry->key);
+		if (only && shard != only)
+			continue;
 		shard->complete = false;
 		detach(dir, dentry);
 		mf_inode_settle(dir->fs, inode);
 	}
+}
+
+void mf_dir_drop_unused(MfShard *shard)
+{
+	drop_entries(shard->dir, shard);
+	shard->complete = false;
 }
 
 /* Times alone are worth a commit when the directory is to leave memory. Returns whether it must stay for that. */
@@ -161,7 +210,7 @@ static bool flush_times(MfDir *dir)
 {
 	bool any = false;
 
-	if (dir->inode->removed || mf_node_is_fenced(dir->fs->node))
+	if (dir->inode->removed || mf_node_is_fenced(dir->fs->node) || dir->lease.mode != MF_LEASE_EXCLUSIVE)
 		return false;
 	for (unsigned i = 0; i < dir->shards->len; i++) {
 		MfShard *shard = dir->shards->pdata[i];
@@ -175,7 +224,7 @@ static bool flush_times(MfDir *dir)
 
 void mf_dir_free_if_unused(MfDir *dir)
 {
-	if (dir->users > 0 || dir->inode->pins > 0)
+	if (dir->users > 0 || dir->pins > 0 || dir->inode->pins > 0 || dir->acquiring || dir->yielding)
 		return;
 	for (enum mf_space s = MF_SPACE_CUR; s < MF_SPACES; s++) {
 		if (dir->sub[s] && dir->sub[s]->pins > 1)
@@ -195,7 +244,7 @@ void mf_dir_free_if_unused(MfDir *dir)
 	}
 	if (flush_times(dir))
 		return;
-	drop_entries(dir);
+	drop_entries(dir, NULL);
 	unsigned subs = 0;
 	for (enum mf_space s = MF_SPACE_CUR; s < MF_SPACES; s++)
 		subs += dir->sub[s] != NULL;
@@ -211,14 +260,14 @@ void mf_dir_shrink(MfFs *fs)
 	for (int n = 0; n < SHRINK_DIRS && link && fs->n_dentries * DENTRY_BYTES > fs->conf->cache_size / 2; n++) {
 		MfDir *dir = link->data;
 		link = link->prev;
-		if (dir->users > 0 || !dir_is_clean(dir) || flush_times(dir))
+		if (dir->users > 0 || dir->acquiring || dir->yielding || !dir_is_clean(dir) || flush_times(dir))
 			continue;
-		drop_entries(dir);
+		drop_entries(dir, NULL);
 		/* What the kernel holds of it stays; others first the next time. */
 		g_queue_unlink(&fs->dir_lru, &dir->lru);
 		g_queue_push_head_link(&fs->dir_lru, &dir->lru);
 		MfInode *inode = dir->inode;
-		if (inode->pins == 0) {
+		if (inode->pins == 0 && dir->pins == 0) {
 			mf_dir_free_if_unused(dir);
 			mf_inode_settle(fs, inode);
 		}
@@ -271,16 +320,30 @@ static MfDentry *dentry_new(MfDir *dir, const char *key, MfInode *inode, bool lo
 	*dentry = (MfDentry){ .inode = inode, .dir = dir, .next_name = inode->names, .tag = tag, .local = local };
 	memcpy(dentry->key, key, len);
 	inode->names = dentry;
-	if (inode->kind != MF_KIND_DIR && !inode->held_dir)
+	inode->stray = false;
+	if (inode->kind == MF_KIND_SUBDIR)
 		inode->dir = dir;
+	else if (inode->kind != MF_KIND_DIR && !inode->held_dir)
+		mf_inode_set_home(inode, dir);
 	g_hash_table_insert(dir->entries, dentry->key, dentry);
 	dir->n_local += local;
 	dir->fs->n_dentries++;
 	return dentry;
 }
 
+/* Attributes that lie in the entry. */
+static void renew_attr(MfInode *inode, const struct mf_dirent_record *rec)
+{
+	inode->linked = rec->flags & MF_DIRENT_LINKED;
+	inode->unsealed = rec->flags & MF_DIRENT_UNSEALED;
+	if (inode->kind != MF_KIND_MESSAGE && inode->kind != MF_KIND_SYMLINK)
+		return;
+	inode->attr = rec->attr;
+	inode->attr_loaded = !inode->linked && !inode->unsealed;
+}
+
 /* A name as read from RADOS; what is in memory already is newer. */
-static int attach(MfShard *shard, const struct mf_kv *kv)
+int mf_dir_attach(MfShard *shard, const struct mf_kv *kv)
 {
 	MfDir *dir = shard->dir;
 	struct mf_dirent_record rec;
@@ -301,6 +364,15 @@ static int attach(MfShard *shard, const struct mf_kv *kv)
 		mf_dirent_clear(&rec);
 		return -EIO;
 	}
+	if (inode && !inode->names && !mf_inode_is_dir(inode)) {
+		/* One that was here, or elsewhere, before other nodes moved it. */
+		MfDir *held = g_steal_pointer(&inode->held_dir);
+		mf_inode_set_home(inode, NULL);
+		inode->removed = false;
+		if (held)
+			mf_dir_unpin(held);
+		renew_attr(inode, &rec);
+	}
 	if (!inode) {
 		inode = mf_inode_new(dir->fs, rec.ino, rec.kind);
 		inode->attr = rec.attr;
@@ -320,17 +392,63 @@ static int attach(MfShard *shard, const struct mf_kv *kv)
 	return 0;
 }
 
-static int attach_all(MfShard *shard, GArray *kvs)
+int mf_dir_renew(MfShard *shard, const struct mf_kv *kv)
 {
-	for (unsigned i = 0; i < kvs->len; i++) {
-		int r = attach(shard, &g_array_index(kvs, struct mf_kv, i));
-		if (r < 0)
-			return r;
+	MfDir *dir = shard->dir;
+	MfDentry *dentry = mf_dir_peek(dir, kv->key);
+	struct mf_dirent_record rec;
+
+	if (!dentry)
+		return mf_dir_attach(shard, kv);
+	int r = mf_dirent_decode(g_bytes_get_data(kv->value, NULL), g_bytes_get_size(kv->value), &rec);
+	if (r < 0) {
+		g_warning("d.%016" G_GINT64_MODIFIER "x: entry '%s' is damaged", dir->inode->ino, kv->key);
+		return -EIO;
 	}
+	if (dentry->inode->ino != rec.ino || dentry->inode->kind != rec.kind) {
+		mf_dirent_clear(&rec);
+		mf_dir_vanish(shard, kv->key);
+		return mf_dir_attach(shard, kv);
+	}
+	dentry->tag = rec.tag;
+	renew_attr(dentry->inode, &rec);
+	mf_dirent_clear(&rec);
 	return 0;
 }
 
-static int take_shard_xattrs(MfShard *shard, MfRop *rop)
+void mf_dir_vanish(MfShard *shard, const char *key)
+{
+	MfDir *dir = shard->dir;
+	MfDentry *dentry = mf_dir_peek(dir, key);
+
+	if (!dentry || dentry->local || dentry->inode->kind == MF_KIND_SUBDIR)
+		return;
+	MfInode *inode = mf_inode_pin(dentry->inode);
+	detach(dir, dentry);
+	if (!inode->names && !mf_inode_is_dir(inode) && inode->pins > 1 && !inode->held_dir) {
+		/* Somebody here uses it on. */
+		mf_inode_set_home(inode, dir);
+		inode->held_dir = mf_dir_pin(dir);
+		inode->stray = true;
+	}
+	mf_inode_unpin(dir->fs, inode);
+}
+
+void mf_dir_unload(MfDir *dir)
+{
+	g_autoptr(GPtrArray) inodes = mf_table_keys(dir->loaded);
+
+	for (unsigned i = 0; i < inodes->len; i++) {
+		MfInode *inode = inodes->pdata[i];
+		/* One that only this node has open any more is nobody else's business. */
+		if (inode->removed && !mf_opened_elsewhere(dir, inode->ino))
+			continue;
+		mf_file_unload(dir->fs, inode);
+		inode->attr_loaded = false;
+	}
+}
+
+int mf_shard_take_xattrs(MfShard *shard, MfRop *rop)
 {
 	GBytes *last = mf_rop_get_xattr(rop, MF_XATTR_LAST);
 	GBytes *record = mf_rop_get_xattr(rop, MF_XATTR_SHARD);
@@ -362,7 +480,7 @@ static void make_sub(MfDir *dir, enum mf_space space, uint64_t ino, const struct
 }
 
 /* Combines what the head and one shard say about times and subdirectories. */
-static void merge_shard_record(MfDir *dir, const MfShard *shard)
+void mf_dir_merge_record(MfDir *dir, const MfShard *shard)
 {
 	for (enum mf_space s = 0; s < MF_SPACES; s++) {
 		const struct mf_shard_times *times = &shard->rec.times[s];
@@ -377,7 +495,68 @@ static void merge_shard_record(MfDir *dir, const MfShard *shard)
 	}
 }
 
-static int take_head(MfDir *dir, MfRop *rop)
+/* cur, new and tmp as the record says. */
+static void take_sub(MfDir *dir, enum mf_space space, uint64_t ino, const struct mf_attr *attr)
+{
+	MfInode *inode = dir->sub[space];
+
+	if (inode && inode->ino != ino) {
+		dir->sub[space] = NULL;
+		if (inode->names)
+			detach(dir, inode->names);
+		inode->removed = true;
+		inode->dir = NULL;
+		mf_inode_unpin(dir->fs, inode);
+		inode = NULL;
+	}
+	if (!ino)
+		return;
+	if (!inode) {
+		make_sub(dir, space, ino, attr);
+	} else {
+		inode->attr = *attr;
+		inode->attr_loaded = true;
+		inode->nlink = 2;
+	}
+	dir->inode->nlink++;
+}
+
+static bool same_map(const MfDir *dir, const GArray *refs)
+{
+	if (dir->shards->len != refs->len)
+		return false;
+	for (unsigned i = 0; i < refs->len; i++) {
+		const struct mf_shard_ref *ref = &g_array_index(refs, struct mf_shard_ref, i);
+		bool found = false;
+		for (unsigned n = 0; n < dir->shards->len; n++) {
+			const struct mf_shard_ref *ours = &((MfShard *)dir->shards->pdata[n])->ref;
+			found |= ours->id == ref->id && ours->depth == ref->depth && ours->prefix == ref->prefix;
+		}
+		if (!found)
+			return false;
+	}
+	return true;
+}
+
+/* What is in memory under another map is to be looked at again, shard by shard. */
+static void take_map(MfDir *dir, const GArray *refs)
+{
+	MfShard *head = dir->shards->pdata[0];
+
+	if (same_map(dir, refs))
+		return;
+	g_ptr_array_set_size(dir->shards, 1);
+	head->known = head->complete = false;
+	for (unsigned i = 0; i < refs->len; i++) {
+		const struct mf_shard_ref *ref = &g_array_index(refs, struct mf_shard_ref, i);
+		if (ref->id == 0)
+			head->ref = *ref;
+		else
+			shard_new(dir, ref);
+	}
+}
+
+int mf_dir_take_head(MfDir *dir, MfRop *rop)
 {
 	GBytes *record = mf_rop_get_xattr(rop, MF_XATTR_RECORD);
 	struct mf_dir_record rec;
@@ -391,186 +570,11 @@ static int take_head(MfDir *dir, MfRop *rop)
 	dir->created = true;
 	dir->next_shard = rec.next_shard;
 	memcpy(dir->mtime_gen, rec.mtime_gen, sizeof(dir->mtime_gen));
-	for (unsigned i = 0; i < rec.shards->len; i++) {
-		const struct mf_shard_ref *ref = &g_array_index(rec.shards, struct mf_shard_ref, i);
-		if (ref->id == 0)
-			((MfShard *)dir->shards->pdata[0])->ref = *ref;
-		else
-			shard_new(dir, ref);
-	}
-	for (enum mf_space s = MF_SPACE_CUR; s < MF_SPACES; s++) {
-		if (!rec.sub[s].ino)
-			continue;
-		make_sub(dir, s, rec.sub[s].ino, &rec.sub[s].attr);
-		dir->inode->nlink++;
-	}
+	take_map(dir, rec.shards);
+	for (enum mf_space s = MF_SPACE_CUR; s < MF_SPACES; s++)
+		take_sub(dir, s, rec.sub[s].ino, &rec.sub[s].attr);
 	mf_dir_record_clear(&rec);
 	return 0;
-}
-
-int mf_dir_secure(MfFs *fs, uint64_t ino, const char *key, MfRop **ret_rop, struct mf_lease *ret_lease)
-{
-	g_autofree char *oid = mf_oid_dir(ino, 0);
-	int64_t give_up = g_get_monotonic_time() + fs->conf->op_timeout_ms * INT64_C(1000);
-	int r;
-
-	do {
-		g_autoptr(MfRop) rop = mf_rop_new();
-		g_autoptr(MfWop) wop = mf_wop_new();
-
-		mf_rop_xattrs(rop);
-		mf_rop_omap_range(rop, "", "", PAGE_ENTRIES);
-		mf_rop_omap_range(rop, "", MF_KEY_REAP, PAGE_ENTRIES);
-		mf_rop_omap_range(rop, "", MF_KEY_INTENT, PAGE_ENTRIES);
-		if (key)
-			mf_rop_omap_key(rop, key);
-		r = mf_pool_read(fs->pool, MF_POOL_META, oid, rop);
-		if (r < 0)
-			return r;
-		GBytes *lease = mf_rop_get_xattr(rop, MF_XATTR_LEASE);
-		GBytes *last = mf_rop_get_xattr(rop, MF_XATTR_LAST);
-		r = last ? mf_lease_examine(fs->node, lease, ret_lease) : -EBADMSG;
-		if (r == 0) {
-			*ret_rop = g_steal_pointer(&rop);
-			return 0;
-		}
-		if (r < 0)
-			return r == -EAGAIN || r == -EBADMSG ? -EIO : r;
-		r = mf_lease_take(fs->node, wop, lease, ret_lease);
-		if (r < 0)
-			return r;
-		/* What was read is what we hold only if nothing was committed in between. */
-		mf_wop_cmpxattr(wop, MF_XATTR_LAST, MF_CMP_EQ, g_bytes_get_data(last, NULL), g_bytes_get_size(last));
-		mf_wop_full_force(wop);
-		r = mf_pool_write(fs->pool, MF_POOL_META, oid, wop);
-		if (r == 0) {
-			*ret_rop = g_steal_pointer(&rop);
-			return 0;
-		}
-		/* Lost the race, or the result is unknown: the next read shows which. */
-	} while ((r == -ECANCELED || r == -ETIMEDOUT) && g_get_monotonic_time() < give_up);
-	return r;
-}
-
-static bool has_batch(const MfDir *dir)
-{
-	for (unsigned i = 0; i < dir->shards->len; i++) {
-		if (((MfShard *)dir->shards->pdata[i])->batch)
-			return true;
-	}
-	return false;
-}
-
-static int dir_load(MfFs *fs, MfInode *inode)
-{
-	MfDir *dir = dir_alloc(fs, inode);
-	MfShard *head = shard_new(dir, &(struct mf_shard_ref){ 0 });
-	g_autoptr(MfRop) rop = NULL;
-	struct mf_lease lease;
-	bool more = false;
-	int r;
-
-	dir->users++;
-	head->busy = true;
-	g_mutex_unlock(&fs->lock);
-	r = mf_dir_secure(fs, inode->ino, NULL, &rop, &lease);
-	g_mutex_lock(&fs->lock);
-	if (r == 0) {
-		dir->lease = lease;
-		head->stamped = true;
-		r = take_head(dir, rop);
-	}
-	if (r == 0)
-		r = take_shard_xattrs(head, rop);
-	if (r == 0) {
-		head->loaded = true;
-		merge_shard_record(dir, head);
-		r = attach_all(head, mf_rop_get_range(rop, 0, &more));
-		head->complete = !more;
-	}
-	if (r == 0)
-		mf_reaper_recover(head, mf_rop_get_range(rop, 1, NULL));
-	if (r == 0)
-		r = mf_rename_recover(dir, mf_rop_get_range(rop, 2, NULL));
-	dir->recovered = r == 0;
-	head->busy = false;
-	g_cond_broadcast(&head->cond);
-	dir->users--;
-	if (r == 0)
-		mf_commit_kick(head);
-	if (r < 0) {
-		if (r == -EIO)
-			g_warning("d.%016" G_GINT64_MODIFIER "x: the directory cannot be loaded", inode->ino);
-		/* Those who wait for it find that it is gone, and try for themselves. */
-		dir->dead = true;
-		inode->dir = NULL;
-		inode->attr_loaded = false;
-		g_autoptr(GPtrArray) dentries = mf_table_values(dir->entries);
-		for (unsigned i = 0; i < dentries->len; i++) {
-			MfInode *child = ((MfDentry *)dentries->pdata[i])->inode;
-			detach(dir, dentries->pdata[i]);
-			mf_inode_settle(fs, child);
-		}
-		for (unsigned i = 0; i < dir->shards->len; i++)
-			mf_commit_forget(dir->shards->pdata[i]);
-		while (dir->users > 0 || has_batch(dir))
-			g_cond_wait(&head->cond, &fs->lock);
-		dir_free(dir);
-	} else {
-		mf_dir_shrink(fs);
-	}
-	return r;
-}
-
-int mf_dir_get(MfFs *fs, MfInode *inode, MfDir **ret_dir, enum mf_space *ret_space)
-{
-	if (!mf_inode_is_dir(inode))
-		return -ENOTDIR;
-	for (;;) {
-		MfDir *dir = inode->dir;
-		if (!dir) {
-			if (inode->kind == MF_KIND_SUBDIR || inode->removed)
-				return -ENOENT;
-			mf_inode_pin(inode);
-			int r = dir_load(fs, inode);
-			if (r < 0) {
-				mf_inode_unpin(fs, inode);
-				return r == -ENOENT ? -EIO : r;
-			}
-			inode->dir->users++;
-			mf_inode_unpin(fs, inode);
-			dir = inode->dir;
-			dir->users--;
-		}
-		MfShard *head = dir->shards->pdata[0];
-		if (head->loaded && dir->recovered) {
-			dir->users++;
-			g_queue_unlink(&fs->dir_lru, &dir->lru);
-			g_queue_push_head_link(&fs->dir_lru, &dir->lru);
-			*ret_dir = dir;
-			*ret_space = inode->kind == MF_KIND_SUBDIR ? inode->space : MF_SPACE_SELF;
-			return 0;
-		}
-		mf_inode_pin(inode);
-		dir->users++;
-		g_cond_wait(&head->cond, &fs->lock);
-		dir->users--;
-		g_cond_broadcast(&head->cond);
-		mf_inode_unpin(fs, inode);
-	}
-}
-
-void mf_dir_put(MfDir *dir)
-{
-	MfFs *fs = dir->fs;
-	MfInode *inode = dir->inode;
-
-	g_assert(dir->users > 0);
-	dir->users--;
-	if (dir->dead)
-		g_cond_broadcast(&((MfShard *)dir->shards->pdata[0])->cond); /* who waits to free it */
-	else if (dir->users == 0 && inode->removed)
-		mf_inode_settle(fs, inode);
 }
 
 int mf_shard_claim(MfShard *shard)
@@ -610,18 +614,21 @@ int mf_shard_load(MfShard *shard)
 		return r;
 	if (!shard->loaded) {
 		g_autofree char *oid = mf_oid_dir(shard->dir->inode->ino, shard->ref.id);
+		g_autofree char *after = mf_key_number(MF_KEY_CHANGE, shard->version);
 		g_autoptr(MfRop) rop = mf_rop_new();
 
 		mf_rop_xattrs(rop);
 		mf_rop_omap_range(rop, "", MF_KEY_REAP, PAGE_ENTRIES);
+		mf_rop_omap_range(rop, after, MF_KEY_CHANGE, MF_RING_CHANGES + 1);
+		struct mf_lease lease = shard->dir->lease;
 		g_mutex_unlock(&fs->lock);
-		r = mf_lease_read(fs->pool, oid, &shard->dir->lease, rop);
+		r = mf_lease_read(fs->pool, oid, &lease, rop);
 		g_mutex_lock(&fs->lock);
 		if (r == 0)
-			r = take_shard_xattrs(shard, rop);
+			r = mf_ring_catch_up(shard, rop, 1);
 		if (r == 0) {
-			shard->loaded = true;
-			merge_shard_record(shard->dir, shard);
+			shard->loaded = shard->known = true;
+			mf_dir_merge_record(shard->dir, shard);
 			mf_reaper_recover(shard, mf_rop_get_range(rop, 0, NULL));
 		}
 	}
@@ -660,7 +667,8 @@ static int shard_complete(MfShard *shard)
 		if (r < 0)
 			break;
 		GArray *kvs = mf_rop_get_range(rop, 0, &more);
-		r = attach_all(shard, kvs);
+		for (unsigned i = 0; r == 0 && i < kvs->len; i++)
+			r = mf_dir_attach(shard, &g_array_index(kvs, struct mf_kv, i));
 		if (r < 0)
 			break;
 		if (kvs->len > 0) {
@@ -698,18 +706,22 @@ int mf_dir_find(MfDir *dir, enum mf_space space, const char *name, MfDentry **re
 		MfDentry *dentry = mf_dir_peek(dir, key);
 		MfShard *shard = mf_dir_shard(dir, key);
 		/* A busy folder: nobody else for once. A load that finishes a rename has the head to itself already. */
-		bool claimed = tries >= FIND_TRIES && dir->recovered;
-		int r;
+		bool claimed = tries >= FIND_TRIES && !dir->acquiring;
+		int r = 0;
 
+		/* Under an earlier lease it was in memory; what other nodes changed since comes first. */
+		if (!shard->loaded && !(dentry && dentry->local)) {
+			r = mf_shard_load(shard);
+			if (r < 0)
+				return r;
+			continue;
+		}
 		if (dentry) {
 			*ret_dentry = dentry;
 			return 0;
 		}
 		if (shard->complete || g_hash_table_contains(shard->dirty, key) || mf_batch_has_key(shard->batch, key))
 			return -ENOENT;
-		r = mf_shard_load(shard);
-		if (r < 0)
-			return r;
 		g_autofree char *oid = mf_oid_dir(dir->inode->ino, shard->ref.id);
 		g_autoptr(MfRop) rop = mf_rop_new();
 		if (claimed) {
@@ -727,7 +739,7 @@ int mf_dir_find(MfDir *dir, enum mf_space space, const char *name, MfDentry **re
 			     g_hash_table_contains(shard->dirty, key) || mf_batch_has_key(shard->batch, key);
 		GBytes *value = r == 0 ? mf_rop_get_key(rop, key) : NULL;
 		if (!stale && value)
-			r = attach(shard, &(struct mf_kv){ key, value });
+			r = mf_dir_attach(shard, &(struct mf_kv){ key, value });
 		if (claimed)
 			mf_shard_release(shard);
 		if (r < 0)
@@ -806,6 +818,7 @@ bool mf_dir_dirty(MfDir *dir, const char *key, bool on_disk)
 	MfShard *shard = mf_dir_shard(dir, key);
 	enum mf_on_disk state = GPOINTER_TO_UINT(g_hash_table_lookup(shard->dirty, key));
 
+	g_assert(dir->lease.mode == MF_LEASE_EXCLUSIVE);
 	if (state == 0) {
 		bool sets;
 		if (mf_batch_key_state(shard->batch, key, &sets))
@@ -832,6 +845,7 @@ void mf_dir_dirty_dentry(MfDentry *dentry)
 
 void mf_dir_set_value(MfDir *dir, MfShard *shard, const char *key, GByteArray *value)
 {
+	g_assert(dir->lease.mode == MF_LEASE_EXCLUSIVE);
 	bool had = g_hash_table_contains(shard->values, key);
 	enum mf_on_disk state = GPOINTER_TO_UINT(g_hash_table_lookup(shard->dirty, key));
 
@@ -854,6 +868,7 @@ void mf_dir_dirty_record(MfDir *dir)
 {
 	MfShard *head = dir->shards->pdata[0];
 
+	g_assert(dir->lease.mode == MF_LEASE_EXCLUSIVE);
 	head->dirty_record = true;
 	head->seq++;
 	mf_commit_queue(head);
@@ -866,6 +881,7 @@ void mf_dir_dirty_file(MfInode *inode)
 	/* Nobody can see an unlinked file after the last close. */
 	if (!inode->names || !dir)
 		return;
+	g_assert(dir->lease.mode == MF_LEASE_EXCLUSIVE);
 	MfShard *head = dir->shards->pdata[0];
 	if (g_hash_table_add(head->dirty_files, inode))
 		mf_inode_pin(inode);

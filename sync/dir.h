@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* sync/dir.h - one directory in memory: load it under its lease, find, add and remove names, note what changed.
+/* sync/dir.h - one directory in memory: find, add and remove names, note what changed. sync/hold.h enters it.
  *
  * Errors: besides those of RADOS: -EIO when its object is damaged or held by a live node, -ESTALE when it is gone.
  */
@@ -7,15 +7,8 @@
 
 #include "sync/model.h"
 
-/* The directory that holds the entries of @inode (DIR or SUBDIR), loaded and with its lease held; *ret_space says which
- * of them are meant. Counts as a user until mf_dir_put(). May wait. -ENOTDIR. */
-int mf_dir_get(MfFs *fs, MfInode *inode, MfDir **ret_dir, enum mf_space *ret_space);
-void mf_dir_put(MfDir *dir);
-
-/* Makes the lease of directory @ino ours and reads its head: xattrs; ranges 0 all, 1 to-delete, 2 intents; @key if not
- * NULL. Call without the lock. */
-int mf_dir_secure(MfFs *fs, uint64_t ino, const char *key, MfRop **ret_rop, struct mf_lease *ret_lease);
-
+/* Nothing of it is in memory yet, and no lease held; mf_dir_get() fills it. */
+MfDir *mf_dir_shell(MfFs *fs, MfInode *inode);
 /* A directory that is not in RADOS yet; its first commit creates it. */
 MfDir *mf_dir_new(MfFs *fs, MfInode *inode, uint64_t parent);
 MfShard *mf_dir_add_shard(MfDir *dir, const struct mf_shard_ref *ref);
@@ -41,6 +34,26 @@ int mf_dir_find(MfDir *dir, enum mf_space space, const char *name, MfDentry **re
 /* Without waiting: only what is in memory. */
 MfDentry *mf_dir_peek(MfDir *dir, const char *key);
 bool mf_dir_is_empty(MfDir *dir, enum mf_space space); /* call mf_dir_complete() first */
+
+/* ---- what RADOS has ---- */
+
+/* Record of the directory and map of its shards from the xattrs of its head; -EIO. */
+int mf_dir_take_head(MfDir *dir, MfRop *rop);
+/* Version, `last' and record of a shard. */
+int mf_shard_take_xattrs(MfShard *shard, MfRop *rop);
+/* Adds what a shard says about times and subdirectories, once after it was read. */
+void mf_dir_merge_record(MfDir *dir, const MfShard *shard);
+/* A name as read; what is in memory already is newer. */
+int mf_dir_attach(MfShard *shard, const struct mf_kv *kv);
+/* The same, but what was read is newer; and a name that is not there any more. */
+int mf_dir_renew(MfShard *shard, const struct mf_kv *kv);
+void mf_dir_vanish(MfShard *shard, const char *key);
+/* Drops names of the shard that nobody uses. */
+void mf_dir_drop_unused(MfShard *shard);
+/* The lease goes: what else is in memory of its files, others may change. All is committed. */
+void mf_dir_unload(MfDir *dir);
+/* Where the names of an inode that is no directory are, or were. */
+void mf_inode_set_home(MfInode *inode, MfDir *dir);
 
 /* Adds a name; not yet marked as changed. */
 MfDentry *mf_dir_add(MfDir *dir, const char *key, MfInode *inode, bool local, uint64_t tag);

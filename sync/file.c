@@ -70,9 +70,17 @@ static void account_unlocked(MfFs *fs, MfFile *f, int64_t delta)
 	g_mutex_unlock(&fs->lock);
 }
 
-void mf_file_start(MfFs *fs, MfInode *inode)
+/* Its bytes are good under the lease of the directory only. */
+static void attach_file(MfInode *inode)
 {
 	inode->file = file_new(inode);
+	if (inode->dir)
+		g_hash_table_add(inode->dir->loaded, inode);
+}
+
+void mf_file_start(MfFs *fs, MfInode *inode)
+{
+	attach_file(inode);
 	inode->file->dirty = true;
 }
 
@@ -80,10 +88,26 @@ void mf_file_free(MfFs *fs, MfInode *inode)
 {
 	MfFile *f = g_steal_pointer(&inode->file);
 
+	if (inode->dir)
+		g_hash_table_remove(inode->dir->loaded, inode);
 	account(fs, f, -(int64_t)f->bytes);
 	g_array_unref(f->stripes);
 	g_mutex_clear(&f->lock);
 	g_free(f);
+}
+
+void mf_file_unload(MfFs *fs, MfInode *inode)
+{
+	MfFile *f = inode->file;
+
+	/* Nobody is in the middle of anything: the lease is being given up. */
+	g_assert(!mf_file_is_dirty(inode));
+	bool locked = g_mutex_trylock(&f->lock);
+	g_assert(locked);
+	g_array_set_size(f->stripes, 0);
+	account(fs, f, -(int64_t)f->bytes);
+	f->stored_stripes = 0;
+	g_mutex_unlock(&f->lock);
 }
 
 bool mf_file_is_dirty(const MfInode *inode)
@@ -194,9 +218,9 @@ int mf_file_load_attr(MfFs *fs, MfInode *inode)
 			inode->attr = rec.attr;
 			inode->attr_loaded = true;
 			if (!inode->file)
-				inode->file = file_new(inode);
+				attach_file(inode);
 			inode->file->stored = true;
-			inode->file->stored_stripes = MAX(stripe_count(rec.attr.size), 1);
+			inode->file->stored_stripes = MAX(inode->file->stored_stripes, MAX(stripe_count(rec.attr.size), 1));
 		}
 	}
 	if (r == -ENOENT)
@@ -443,6 +467,8 @@ static int write_stripe(MfFs *fs, MfInode *inode, unsigned k, const struct snaps
 		if (exclusive)
 			mf_xattr_add(fs, inode, wop);
 	}
+	if (inode->dir && inode->dir->draining)
+		mf_wop_full_force(wop); /* others wait for it */
 	f->maybe_stored = true;
 	f->stored_stripes = MAX(f->stored_stripes, k + 1);
 	if (r == 0)

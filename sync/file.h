@@ -15,6 +15,7 @@
 
 void mf_file_start(MfFs *fs, MfInode *inode); /* a new one: not in RADOS yet */
 void mf_file_free(MfFs *fs, MfInode *inode);  /* memory only */
+void mf_file_unload(MfFs *fs, MfInode *inode); /* clean: another node may change it from now on */
 bool mf_file_is_dirty(const MfInode *inode);
 uint64_t mf_file_extent(const MfInode *inode); /* no object lies beyond, whatever the size says */
 bool mf_file_is_stored(const MfInode *inode); /* f.<ino>.0 is there */

@@ -3,10 +3,13 @@
 
 #include "sync/commit.h"
 #include "sync/dir.h"
+#include "sync/hold.h"
 #include "sync/inode.h"
+#include "sync/kernel.h"
 #include "sync/model.h"
 #include "sync/name.h"
 #include "sync/reaper.h"
+#include "sync/recall.h"
 #include "sync/table.h"
 #include "sync/stripecache.h"
 #include "sync/sweep.h"
@@ -121,14 +124,28 @@ static void fs_free(MfFs *fs)
 	g_hash_table_unref(fs->inodes);
 	g_hash_table_unref(fs->unnamed);
 	g_hash_table_unref(fs->references);
+	g_hash_table_unref(fs->opened);
+	g_hash_table_unref(fs->lock_requests);
 	mf_filelock_free(fs->locks);
 	mf_stripecache_free(fs->cache);
 	g_cond_clear(&fs->flusher_cond);
 	g_cond_clear(&fs->reserve_cond);
 	g_cond_clear(&fs->reap_cond);
+	g_cond_clear(&fs->sent_cond);
+	g_cond_clear(&fs->sweep_cond);
 	g_mutex_clear(&fs->lock);
 	g_mutex_clear(&fs->rename_lock);
 	g_free(fs);
+}
+
+/* Nobody else calls for us, or waits for our own calls, from now on. */
+static void stop_messages(MfFs *fs)
+{
+	mf_node_listen(fs->node, NULL, NULL);
+	g_mutex_lock(&fs->lock);
+	while (fs->sending > 0)
+		g_cond_wait(&fs->sent_cond, &fs->lock);
+	g_mutex_unlock(&fs->lock);
 }
 
 int mf_fs_open(MfPool *pool, MfNode *node, const struct mf_conf *conf, MfFs **ret_fs, char **ret_error)
@@ -145,6 +162,10 @@ int mf_fs_open(MfPool *pool, MfNode *node, const struct mf_conf *conf, MfFs **re
 	g_cond_init(&fs->flusher_cond);
 	g_cond_init(&fs->reserve_cond);
 	g_cond_init(&fs->reap_cond);
+	g_cond_init(&fs->sent_cond);
+	g_cond_init(&fs->sweep_cond);
+	fs->opened = g_hash_table_new(NULL, NULL);
+	fs->lock_requests = g_hash_table_new(NULL, NULL);
 	fs->inodes = g_hash_table_new(g_int64_hash, g_int64_equal);
 	fs->unnamed = g_hash_table_new(NULL, NULL);
 	fs->references = g_hash_table_new_full(g_int64_hash, g_int64_equal, g_free, NULL);
@@ -153,16 +174,20 @@ int mf_fs_open(MfPool *pool, MfNode *node, const struct mf_conf *conf, MfFs **re
 	/* Without a limit: a commit may wait for that of a directory below, as deep as there are new ones. */
 	fs->workers = g_thread_pool_new(do_work, fs, -1, false, NULL);
 	fs->reapers = g_thread_pool_new(do_work, fs, REAPERS, false, NULL);
+	fs->forgetters = mf_kernel_pool(fs);
+	mf_node_listen(node, mf_recall_listen, fs);
 	g_mutex_lock(&fs->lock);
 	fs->root = mf_inode_pin(mf_inode_new(fs, MF_ROOT_INO, MF_KIND_DIR));
-	int r = mf_dir_get(fs, fs->root, &dir, &space);
+	int r = mf_dir_get(fs, fs->root, MF_LEASE_SHARED, &dir, &space);
 	if (r == 0)
 		mf_dir_put(dir);
 	g_mutex_unlock(&fs->lock);
 	if (r < 0) {
 		fail(ret_error, r, "cannot load the root directory");
+		stop_messages(fs);
 		g_thread_pool_free(fs->reapers, false, true);
 		g_thread_pool_free(fs->workers, false, true);
+		g_thread_pool_free(fs->forgetters, false, true);
 		g_mutex_lock(&fs->lock);
 		mf_inode_unpin(fs, fs->root);
 		g_mutex_unlock(&fs->lock);
@@ -185,6 +210,7 @@ static void drop_references(MfFs *fs)
 	for (unsigned i = 0; i < inodes->len; i++) {
 		MfInode *inode = inodes->pdata[i];
 		inode->opens = inode->writers = 0;
+		g_hash_table_remove(fs->opened, inode);
 		/* Files in tmp end with the mount: nobody has seen them. */
 		while (mf_inode_has_local_name(inode)) {
 			MfDentry *name = inode->names;
@@ -245,6 +271,7 @@ int mf_fs_close(MfFs *fs)
 	}
 	fs->stopping = true;
 	g_cond_broadcast(&fs->flusher_cond);
+	g_cond_broadcast(&fs->sweep_cond);
 	g_mutex_unlock(&fs->lock);
 	g_thread_join(fs->flusher);
 	g_thread_join(fs->sweeper);
@@ -262,6 +289,8 @@ int mf_fs_close(MfFs *fs)
 	g_mutex_unlock(&fs->lock);
 	g_thread_pool_free(fs->reapers, false, true);
 	g_thread_pool_free(fs->workers, false, true);
+	g_thread_pool_free(fs->forgetters, false, true);
+	stop_messages(fs);
 	g_mutex_lock(&fs->lock);
 	mf_inode_unpin(fs, g_steal_pointer(&fs->root));
 	free_memory(fs);
@@ -302,13 +331,10 @@ void mf_fs_status(MfFs *fs, struct mf_fs_status *ret)
 	};
 }
 
-struct MfLockTable *mf_fs_lock(MfFs *fs)
+void mf_fs_set_kernel(MfFs *fs, const struct mf_kernel_ops *ops, void *arg)
 {
-	g_mutex_lock(&fs->lock);
-	return fs->locks;
-}
+	g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&fs->lock);
 
-void mf_fs_unlock(MfFs *fs)
-{
-	g_mutex_unlock(&fs->lock);
+	fs->kernel = ops;
+	fs->kernel_arg = arg;
 }

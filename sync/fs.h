@@ -32,9 +32,21 @@ struct mf_stat {
 	uint64_t ino;
 	uint32_t nlink;
 	struct mf_attr attr;
-	bool stable;	/* attributes may be cached until this node changes them */
-	bool directory; /* the name may be cached */
+	/* How long the kernel may keep the name and the attributes. Not 0: say mf_fs_answered() once it has them. */
+	uint32_t name_ms, attr_ms;
+	struct MfDir *answers[2];
 };
+void mf_fs_answered(MfFs *fs, const struct mf_stat *st);
+
+/* How the kernel is made to forget. Called on threads of their own, with no lock held; may block. */
+struct mf_kernel_ops {
+	void (*forget_attr)(uint64_t ino, void *arg);
+	void (*forget_name)(uint64_t parent, const char *name, void *arg);
+	/* A signal has come for the lock request @cookie; called with fs->lock held. */
+	bool (*is_interrupted)(void *cookie);
+	void (*lock_done)(GArray *done, void *arg); /* struct mf_filelock_done: requests to be answered */
+};
+void mf_fs_set_kernel(MfFs *fs, const struct mf_kernel_ops *ops, void *arg); /* NULL: no kernel any more */
 
 struct mf_cred {
 	uint32_t uid, gid;
@@ -114,6 +126,16 @@ struct mf_fs_status {
 };
 void mf_fs_status(MfFs *fs, struct mf_fs_status *ret);
 
-/* The filesystem's lock table; call with the lock held by mf_fs_lock(), reply to waiters after mf_fs_unlock(). */
-struct MfLockTable *mf_fs_lock(MfFs *fs);
-void mf_fs_unlock(MfFs *fs);
+/* File locks, as locking/filelock.h has them; the lock manager of an inode is the node that holds its directory. Requests
+ * of processes of this node; the incarnation is filled in. What is to be answered is appended to @done (struct
+ * mf_filelock_done), or comes through lock_done of the kernel's operations. */
+struct mf_filelock;
+int mf_fs_test_lock(MfFs *fs, const struct mf_filelock *request, bool *ret_held, struct mf_filelock *ret_holder);
+/* @cookie NULL: without waiting. MF_FILELOCK_PARKED: its answer comes later. */
+int mf_fs_set_lock(MfFs *fs, const struct mf_filelock *request, void *cookie, GArray *done);
+/* A signal: the request is answered soon, with -EINTR if it does not have its lock by then. */
+void mf_fs_cancel_lock(MfFs *fs, void *cookie, GArray *done);
+/* FLUSH: fcntl and OFD locks of @owner. */
+void mf_fs_drop_locks(MfFs *fs, uint64_t ino, uint64_t owner, GArray *done);
+/* All requests that wait end with -EINTR: nobody is there any more who could be answered. */
+void mf_fs_end_locks(MfFs *fs, GArray *done);

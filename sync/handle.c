@@ -6,8 +6,11 @@
 #include "sync/commit.h"
 #include "sync/dir.h"
 #include "sync/file.h"
+#include "sync/hold.h"
 #include "sync/inode.h"
+#include "sync/locks.h"
 #include "sync/message.h"
+#include "sync/opened.h"
 #include "sync/reaper.h"
 
 #include <errno.h>
@@ -28,7 +31,8 @@ int mf_handle_open(MfFs *fs, MfInode *inode, int flags, bool made, MfHandle **re
 	handle->fs = fs;
 	handle->inode = mf_inode_pin(inode);
 	handle->writes = writes;
-	inode->opens++;
+	if (inode->opens++ == 0)
+		g_hash_table_add(fs->opened, inode);
 	inode->writers += writes;
 	*ret_handle = handle;
 	return 0;
@@ -37,14 +41,18 @@ int mf_handle_open(MfFs *fs, MfInode *inode, int flags, bool made, MfHandle **re
 int mf_fs_open_file(MfFs *fs, uint64_t ino, int flags, MfHandle **ret_handle)
 {
 	MfInode *inode;
+	MfDir *dir;
 
 	g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&fs->lock);
 	int r = mf_inode_take(fs, ino, &inode);
 	if (r < 0)
 		return r;
-	r = mf_attr_load(fs, inode);
-	if (r == 0)
+	r = mf_attr_hold(fs, inode, MF_LEASE_SHARED, &dir);
+	if (r == 0) {
 		r = mf_handle_open(fs, inode, flags, false, ret_handle);
+		if (dir)
+			mf_dir_put(dir);
+	}
 	mf_inode_unpin(fs, inode);
 	return r;
 }
@@ -52,29 +60,38 @@ int mf_fs_open_file(MfFs *fs, uint64_t ino, int flags, MfHandle **ret_handle)
 /* One that was written where everybody looks is complete at its last close. */
 static void seal(MfFs *fs, MfInode *inode)
 {
+	MfDir *dir;
+
 	if (inode->kind != MF_KIND_MESSAGE || inode->writers > 0 || !inode->published || !inode->message)
 		return;
-	if (inode->unsealed) {
-		inode->unsealed = false;
-		for (MfDentry *name = inode->names; name; name = name->next_name)
-			mf_dir_dirty_dentry(name);
-	} else if (!mf_message_is_dirty(inode)) {
-		mf_message_seal(fs, inode);
+	if (!inode->unsealed) {
+		if (!mf_message_is_dirty(inode))
+			mf_message_seal(fs, inode);
+		return;
 	}
+	inode->unsealed = false;
+	if (inode->removed || mf_inode_hold(fs, inode, MF_LEASE_EXCLUSIVE, &dir) < 0)
+		return;
+	for (MfDentry *name = inode->names; name; name = name->next_name) {
+		if (name->dir == dir)
+			mf_dir_dirty_dentry(name);
+	}
+	mf_dir_put(dir);
 }
 
 void mf_fs_release(MfFs *fs, MfHandle *handle, GArray *done)
 {
 	g_mutex_lock(&fs->lock);
 	MfInode *inode = handle->inode;
-	mf_filelock_drop_handle(
-		fs->locks, inode->ino, mf_node_incarnation(fs->node), (uint64_t)(uintptr_t)handle, done);
-	inode->opens--;
+	mf_locks_release(fs, inode, (uint64_t)(uintptr_t)handle, done);
 	inode->writers -= handle->writes;
 	if (handle->writes)
 		seal(fs, inode);
-	if (inode->opens == 0)
+	if (--inode->opens == 0) {
+		g_hash_table_remove(fs->opened, inode);
+		mf_opened_closed(fs, inode);
 		mf_reaper_closed(fs, inode);
+	}
 	mf_inode_unpin(fs, inode);
 	mf_file_shrink(fs);
 	g_mutex_unlock(&fs->lock);
@@ -94,12 +111,24 @@ bool mf_handle_immutable(const MfHandle *handle)
 	return handle->inode->kind == MF_KIND_MESSAGE && handle->inode->published && !handle->inode->unsealed;
 }
 
-/* Fetches what a file that was never read since it was found needs. */
-static int ready(MfFs *fs, MfInode *inode)
+/* A message has what it needs once its attributes are here; the bytes of a plain file are good for as long as the lease
+ * is held. Undo with end(). */
+static int begin(MfFs *fs, MfInode *inode, enum mf_lease_mode mode, MfDir **ret_dir)
 {
 	g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&fs->lock);
 
-	return inode->attr_loaded ? 0 : mf_attr_load(fs, inode);
+	*ret_dir = NULL;
+	if (inode->kind == MF_KIND_MESSAGE && inode->attr_loaded)
+		return 0;
+	return mf_attr_hold(fs, inode, mode, ret_dir);
+}
+
+static void end(MfFs *fs, MfDir *dir)
+{
+	if (!dir)
+		return;
+	g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&fs->lock);
+	mf_dir_put(dir);
 }
 
 static void shrink(MfFs *fs)
@@ -111,56 +140,46 @@ static void shrink(MfFs *fs)
 
 ssize_t mf_fs_read(MfFs *fs, MfHandle *handle, void *buf, size_t len, uint64_t offset)
 {
-	int r = ready(fs, handle->inode);
+	MfInode *inode = handle->inode;
+	MfDir *dir;
+	ssize_t n = begin(fs, inode, MF_LEASE_SHARED, &dir);
 
-	if (r < 0)
-		return r;
-	if (handle->inode->kind == MF_KIND_MESSAGE)
-		return mf_message_read(fs, handle->inode, buf, len, offset);
-	ssize_t n = mf_file_read(fs, handle->inode, buf, len, offset);
-	shrink(fs);
+	if (n < 0)
+		return n;
+	if (inode->kind == MF_KIND_MESSAGE) {
+		n = mf_message_read(fs, inode, buf, len, offset);
+	} else {
+		n = mf_file_read(fs, inode, buf, len, offset);
+		shrink(fs);
+	}
+	end(fs, dir);
 	return n;
 }
 
 ssize_t mf_fs_write(MfFs *fs, MfHandle *handle, const void *buf, size_t len, uint64_t offset, int flags, uint32_t uid)
 {
+	MfInode *inode = handle->inode;
 	bool append = flags & O_APPEND;
-	int r = ready(fs, handle->inode);
+	MfDir *dir;
+	ssize_t n = begin(fs, inode, MF_LEASE_EXCLUSIVE, &dir);
 
-	if (r < 0)
-		return r;
-	if (handle->inode->kind == MF_KIND_MESSAGE)
-		return mf_message_write(fs, handle->inode, buf, len, offset, append, uid != 0);
-	ssize_t n = mf_file_write(fs, handle->inode, buf, len, offset, append, uid != 0);
-	shrink(fs);
+	if (n < 0)
+		return n;
+	if (inode->kind == MF_KIND_MESSAGE) {
+		n = mf_message_write(fs, inode, buf, len, offset, append, uid != 0);
+	} else {
+		n = mf_file_write(fs, inode, buf, len, offset, append, uid != 0);
+		shrink(fs);
+	}
+	end(fs, dir);
 	return n;
 }
 
-int mf_fs_fallocate(MfFs *fs, MfHandle *handle, int mode, uint64_t offset, uint64_t len)
+static int allocate(MfFs *fs, MfInode *inode, int mode, uint64_t offset, uint64_t len)
 {
-	MfInode *inode = handle->inode;
 	bool message = inode->kind == MF_KIND_MESSAGE;
-	bool keep = mode & FALLOC_FL_KEEP_SIZE;
-	int r = ready(fs, inode);
+	int r = 0;
 
-	if (r < 0)
-		return r;
-	if (len == 0)
-		return -EINVAL;
-	if (offset + len < offset || offset + len > (message ? MF_MESSAGE_MAX : MF_FILE_MAX))
-		return -EFBIG;
-	switch (mode & ~FALLOC_FL_KEEP_SIZE) {
-	case 0:
-		break;
-	case FALLOC_FL_PUNCH_HOLE:
-		if (!keep)
-			return -EOPNOTSUPP;
-		break;
-	case FALLOC_FL_ZERO_RANGE:
-		break;
-	default:
-		return -EOPNOTSUPP;
-	}
 	g_mutex_lock(&fs->lock);
 	bool writable = !message || mf_message_is_writable(inode);
 	g_mutex_unlock(&fs->lock);
@@ -171,26 +190,68 @@ int mf_fs_fallocate(MfFs *fs, MfHandle *handle, int mode, uint64_t offset, uint6
 	g_mutex_lock(&fs->lock);
 	uint64_t size = inode->attr.size;
 	g_mutex_unlock(&fs->lock);
-	if (r == 0 && !keep && offset + len > size)
+	if (r == 0 && !(mode & FALLOC_FL_KEEP_SIZE) && offset + len > size)
 		r = message ? mf_message_truncate(fs, inode, offset + len) : mf_file_truncate(fs, inode, offset + len);
+	return r;
+}
+
+int mf_fs_fallocate(MfFs *fs, MfHandle *handle, int mode, uint64_t offset, uint64_t len)
+{
+	MfInode *inode = handle->inode;
+	bool message = inode->kind == MF_KIND_MESSAGE;
+	MfDir *dir;
+
+	if (len == 0)
+		return -EINVAL;
+	if (offset + len < offset || offset + len > (message ? MF_MESSAGE_MAX : MF_FILE_MAX))
+		return -EFBIG;
+	switch (mode & ~FALLOC_FL_KEEP_SIZE) {
+	case 0:
+		break;
+	case FALLOC_FL_PUNCH_HOLE:
+		if (!(mode & FALLOC_FL_KEEP_SIZE))
+			return -EOPNOTSUPP;
+		break;
+	case FALLOC_FL_ZERO_RANGE:
+		break;
+	default:
+		return -EOPNOTSUPP;
+	}
+	int r = begin(fs, inode, MF_LEASE_EXCLUSIVE, &dir);
+	if (r < 0)
+		return r;
+	r = allocate(fs, inode, mode, offset, len);
+	end(fs, dir);
 	return r;
 }
 
 /* The bytes, then every name that is not in RADOS yet, then what leads to these names. */
 static int sync_file(MfFs *fs, MfInode *inode)
 {
-	int r = inode->kind == MF_KIND_MESSAGE ? mf_message_flush(fs, inode) : mf_file_flush(fs, inode);
+	MfDir *home = NULL;
+	int r = 0;
+
+	/* Without the exclusive lease there is nothing of a plain file that is not in RADOS. */
+	if (inode->kind == MF_KIND_MESSAGE) {
+		r = mf_message_flush(fs, inode);
+	} else if (inode->dir && inode->dir->lease.mode == MF_LEASE_EXCLUSIVE) {
+		r = mf_inode_hold(fs, inode, MF_LEASE_EXCLUSIVE, &home);
+		if (r == 0) {
+			r = mf_file_flush(fs, inode);
+			mf_dir_put(home);
+		}
+	}
 
 	for (MfDentry *name = inode->names; r == 0 && name; name = name->next_name) {
 		MfDir *dir = name->dir;
 		if (name->local)
 			continue;
 		g_autofree char *key = g_strdup(name->key);
-		dir->users++;
+		mf_dir_pin(dir);
 		r = mf_commit_wait_key(dir, key);
 		if (r == 0)
 			r = mf_commit_ancestors(dir);
-		mf_dir_put(dir);
+		mf_dir_unpin(dir);
 		/* That may have waited; the name may be gone. */
 		bool there = false;
 		for (MfDentry *n = inode->names; n; n = n->next_name)

@@ -3,6 +3,7 @@
 
 #include "sync/dir.h"
 #include "sync/file.h"
+#include "sync/hold.h"
 #include "sync/message.h"
 
 #include <errno.h>
@@ -43,6 +44,8 @@ void mf_inode_settle(MfFs *fs, MfInode *inode)
 	if (inode->unnamed)
 		mf_inode_named(fs, inode);
 	MfDir *held = g_steal_pointer(&inode->held_dir);
+	if (!mf_inode_is_dir(inode))
+		mf_inode_set_home(inode, NULL);
 	g_hash_table_remove(fs->inodes, &inode->ino);
 	if (inode->message)
 		mf_message_free(fs, inode);
@@ -53,7 +56,7 @@ void mf_inode_settle(MfFs *fs, MfInode *inode)
 	g_free(inode->target);
 	g_slice_free(MfInode, inode);
 	if (held)
-		mf_dir_put(held);
+		mf_dir_unpin(held);
 }
 
 void mf_inode_unpin(MfFs *fs, MfInode *inode)
@@ -149,23 +152,9 @@ void mf_inode_stat(const MfInode *inode, struct mf_stat *ret)
 		.ino = inode->ino,
 		.nlink = named,
 		.attr = inode->attr,
-		.directory = mf_inode_is_dir(inode),
 	};
 	if (mf_inode_is_dir(inode))
 		ret->nlink = inode->removed ? 0 : inode->nlink;
 	else if (inode->kind == MF_KIND_MESSAGE && inode->linked)
 		ret->nlink = inode->nlink + local; /* names elsewhere count, too */
-	switch (inode->kind) {
-	case MF_KIND_DIR:
-	case MF_KIND_SUBDIR:
-	case MF_KIND_SYMLINK:
-		ret->stable = true;
-		break;
-	case MF_KIND_MESSAGE:
-		ret->stable = inode->published && !inode->unsealed;
-		break;
-	case MF_KIND_FILE:
-		ret->stable = false;
-		break;
-	}
 }

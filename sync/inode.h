@@ -24,5 +24,9 @@ bool mf_inode_has_local_name(const MfInode *inode);
 /* 0 with the inode pinned; -ESTALE when the kernel names one that we do not know. */
 int mf_inode_take(MfFs *fs, uint64_t ino, MfInode **ret_inode);
 
+/* Its last name here went on another node: finds out whether it is removed, or where it is now. The directory that it was
+ * in is held. May wait. -ESTALE. */
+int mf_inode_find_again(MfFs *fs, MfInode *inode);
+
 /* Fills what stat(2) shows; attributes must be loaded. */
 void mf_inode_stat(const MfInode *inode, struct mf_stat *ret);

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* A directory's names at one moment, so that a pass of readdir(3) never misses and never doubles one. */
 #include "sync/dir.h"
+#include "sync/hold.h"
 #include "sync/inode.h"
 
 #include <errno.h>
@@ -57,7 +58,7 @@ int mf_fs_list(MfFs *fs, uint64_t ino, MfListing **ret_listing)
 	int r = mf_inode_take(fs, ino, &inode);
 	if (r < 0)
 		return r;
-	r = inode->removed ? -ENOENT : mf_dir_get(fs, inode, &dir, &space);
+	r = inode->removed ? -ENOENT : mf_dir_get(fs, inode, MF_LEASE_SHARED, &dir, &space);
 	if (r == 0) {
 		r = mf_dir_complete(dir);
 		if (r == 0)

@@ -47,8 +47,11 @@ struct MfInode {
 	uint64_t nlookup;
 	uint32_t nlink;	      /* names that are not local; directories: 2 + subdirectories */
 	struct mf_attr attr;
+	uint64_t attr_epoch, xattrs_epoch; /* of the lease that they were read under, where that matters */
 	MfDir *dir;	      /* DIR: its own (NULL until loaded); others: where its names are, or were */
-	MfDir *held_dir;      /* a user of it: dir must stay although no name keeps it */
+	MfDir *held_dir;      /* a pin on it: dir must stay although no name keeps it */
+	bool locked;	      /* processes of this node have, or had, file locks on it */
+	bool stray;	      /* its last name here went on another node: removed, or moved elsewhere */
 	MfDentry *names;
 	char *target;	      /* symlink */
 	GHashTable *xattrs;   /* name behind "user." -> GBytes */
@@ -77,7 +80,8 @@ struct mf_batch;
 struct MfShard {
 	MfDir *dir;
 	struct mf_shard_ref ref;
-	bool loaded;	/* record and `last' read, object stamped where needed */
+	bool loaded;	/* record and `last' read under the present lease, object stamped where needed */
+	bool known;	/* ... under this one or an earlier one: what is in memory is as of `version' */
 	bool complete;	/* every entry is in memory */
 	bool busy;	/* somebody reads it, or splits it: wait on cond */
 	unsigned claims; /* who waits to be busy: no commit may start */
@@ -105,23 +109,50 @@ struct MfShard {
 	GCond cond;
 };
 
+/* A node that wants our lease. */
+struct mf_waiter {
+	uint32_t incarnation;
+	enum mf_lease_mode mode;
+};
+
 struct MfDir {
 	MfFs *fs;
 	MfInode *inode; /* its own; not counted as a pin */
 	uint64_t parent;
 	bool created;	/* d.<ino> is in RADOS */
-	struct mf_lease lease;
 	MfInode *sub[MF_SPACES]; /* cur, new, tmp that live here; pinned; NULL where there is none */
 	uint32_t mtime_gen[MF_SPACES];
 	uint32_t next_shard;
 	GPtrArray *shards;   /* MfShard; [0] is the head */
 	GHashTable *entries; /* key -> MfDentry */
-	unsigned users;	     /* operations inside: do not evict */
 	unsigned n_local;
-	bool dead;	/* its load failed: to be freed by who loaded it */
 	bool splitting;
-	bool recovered; /* loaded, and what a crash left half done is finished */
+	bool recovered; /* read once, and what a crash left half done is finished */
 	GList lru; /* in fs->dir_lru */
+
+	/* ---- the lease; mode NONE: what is in memory may be old ---- */
+	struct mf_lease lease;
+	GCond cond;	     /* any of these has changed */
+	unsigned users;	     /* operations that rely on the lease: it stays */
+	unsigned pins;	     /* the memory stays */
+	bool acquiring;	     /* somebody asks for the lease: nobody enters */
+	bool yielding;	     /* a job to give it up is queued or runs */
+	bool draining;	     /* ... and waits for the users to leave: nobody enters */
+	GArray *waiters;     /* struct mf_waiter: nodes that want it, first come first served */
+	uint32_t passed_to;  /* the incarnation that we gave it to */
+	uint32_t suspect;    /* an incarnation that did not answer our recall */
+	uint64_t grants;     /* notices that it may be ours now */
+	int64_t held_since, used_at, contended_at; /* monotonic us */
+
+	/* ---- what others must know or forget when it leaves ---- */
+	unsigned answering;	  /* answers that the kernel may keep are on their way to it */
+	int64_t kernel_until;	  /* monotonic us: until then the kernel may answer by itself */
+	GHashTable *kernel_inos;  /* uint64_t: attributes that it may have */
+	GHashTable *kernel_names; /* struct mf_kernel_name: names that it may have */
+	GHashTable *loaded;	  /* MfInode here whose bytes or xattrs are in memory */
+	GHashTable *noted_open;	  /* uint64_t: inodes that RADOS knows we have open */
+	GHashTable *foreign_open; /* uint64_t -> GArray of uint32_t: who else has them open */
+	GHashTable *noted_locks;  /* uint64_t: inodes whose file locks RADOS has a record of */
 };
 
 struct MfFs {
@@ -132,7 +163,15 @@ struct MfFs {
 	GMutex lock;
 	GHashTable *inodes; /* uint64_t * in MfInode -> MfInode */
 	MfInode *root;	    /* pinned */
-	MfLockTable *locks;
+	MfLockTable *locks;	     /* of the inodes whose directories we hold exclusively */
+	GHashTable *lock_requests;   /* void * (cookie) -> struct mf_lock_request: those of this node that wait */
+	uint64_t lock_request_id;
+	const struct mf_kernel_ops *kernel; /* NULL: there is none */
+	void *kernel_arg;
+	GThreadPool *forgetters; /* make the kernel forget; may block on its locks */
+	GHashTable *opened;	 /* MfInode with opens > 0 */
+	unsigned sending;	 /* notices whose fate is not known yet */
+	GCond sent_cond;
 	GQueue dirty_shards; /* by dirty_since */
 	GQueue dir_lru;	     /* head: most recently used */
 	GQueue file_lru;     /* MfInode with loaded bytes of a plain file */
@@ -152,6 +191,8 @@ struct MfFs {
 	GCond flusher_cond, reserve_cond;
 	GThread *flusher;
 	GThread *sweeper;
+	GCond sweep_cond;
+	uint64_t members_changed;
 	GThreadPool *workers; /* blocking work: prerequisites of commits, reaping */
 	GThreadPool *reapers; /* blocking work that nobody waits for: deleting */
 	unsigned gains_pending; /* renames between two objects that timed out half done */

@@ -8,7 +8,9 @@
 #include "sync/dir.h"
 #include "sync/file.h"
 #include "sync/handle.h"
+#include "sync/hold.h"
 #include "sync/inode.h"
+#include "sync/kernel.h"
 #include "sync/message.h"
 #include "sync/reaper.h"
 #include "sync/rename.h"
@@ -19,13 +21,17 @@
 
 #define SYMLINK_MAX 4095u /* PATH_MAX less the NUL */
 
-int mf_name_enter(MfFs *fs, uint64_t ino, struct mf_parent *ret)
+int mf_name_enter(MfFs *fs, uint64_t ino, enum mf_lease_mode mode, struct mf_parent *ret)
 {
 	int r = mf_inode_take(fs, ino, &ret->inode);
 
 	if (r < 0)
 		return r;
-	r = ret->inode->removed ? -ENOENT : mf_dir_get(fs, ret->inode, &ret->dir, &ret->space);
+	r = ret->inode->removed ? -ENOENT : mf_dir_get(fs, ret->inode, mode, &ret->dir, &ret->space);
+	if (r == 0 && ret->inode->removed) {
+		mf_dir_put(ret->dir);
+		r = -ENOENT;
+	}
 	if (r < 0)
 		mf_inode_unpin(fs, ret->inode);
 	return r;
@@ -33,21 +39,37 @@ int mf_name_enter(MfFs *fs, uint64_t ino, struct mf_parent *ret)
 
 void mf_name_leave(MfFs *fs, struct mf_parent *parent)
 {
-	mf_dir_put(parent->dir);
+	if (!parent->dir)
+		return;
+	mf_dir_put(g_steal_pointer(&parent->dir));
 	mf_inode_unpin(fs, parent->inode);
 }
 
-/* Fills the answer and counts the kernel's reference. Pins the inode while it may wait. */
-static int answer(MfFs *fs, MfInode *inode, struct mf_stat *ret)
+/* Fills the answer and counts the kernel's reference. A directory has a lease of its own: @parent is left before it is
+ * waited for. */
+static int answer(MfFs *fs, struct mf_parent *parent, const char *key, MfInode *inode, struct mf_stat *ret)
 {
+	MfDir *named_in = mf_dir_pin(parent->dir), *own = NULL;
+	int r;
+
 	mf_inode_pin(inode);
-	int r = mf_attr_load(fs, inode);
+	if (inode->kind == MF_KIND_DIR) {
+		mf_name_leave(fs, parent);
+		r = mf_attr_hold(fs, inode, MF_LEASE_SHARED, &own);
+	} else {
+		r = mf_attr_load(fs, inode);
+	}
 	if (r == 0) {
+		MfDentry *dentry = key ? mf_dir_peek(named_in, key) : NULL;
 		mf_inode_stat(inode, ret);
+		mf_kernel_answer(named_in, dentry && dentry->inode == inode ? key : NULL, inode, ret);
 		if (inode->nlookup++ == 0)
 			mf_inode_pin(inode);
 	}
+	if (own)
+		mf_dir_put(own);
 	mf_inode_unpin(fs, inode);
+	mf_dir_unpin(named_in);
 	return r;
 }
 
@@ -57,17 +79,19 @@ int mf_fs_lookup(MfFs *fs, uint64_t parent, const char *name, struct mf_stat *re
 	MfDentry *dentry;
 
 	g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&fs->lock);
-	int r = mf_name_enter(fs, parent, &p);
+	int r = mf_name_enter(fs, parent, MF_LEASE_SHARED, &p);
 	if (r < 0)
 		return r;
 	if (strcmp(name, ".") == 0) {
-		r = answer(fs, p.inode, ret);
+		r = answer(fs, &p, NULL, p.inode, ret);
 	} else {
 		r = mf_name_check(name);
 		if (r == 0)
 			r = mf_dir_find(p.dir, p.space, name, &dentry);
-		if (r == 0)
-			r = answer(fs, dentry->inode, ret);
+		if (r == 0) {
+			g_autofree char *key = mf_key_entry(p.space, name);
+			r = answer(fs, &p, key, dentry->inode, ret);
+		}
 	}
 	mf_name_leave(fs, &p);
 	return r;
@@ -152,7 +176,7 @@ int mf_fs_mknod(
 	if (!S_ISREG(mode))
 		return -EOPNOTSUPP;
 	g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&fs->lock);
-	int r = mf_name_enter(fs, parent, &p);
+	int r = mf_name_enter(fs, parent, MF_LEASE_EXCLUSIVE, &p);
 	if (r < 0)
 		return r;
 	r = prepare(fs, &p, name, &ino, &found);
@@ -161,7 +185,7 @@ int mf_fs_mknod(
 		MfInode *inode = make_file(fs, &p, key, ino, mode, cred);
 		/* Nobody has it open for writing, so it is complete; only in tmp it may still be opened. */
 		inode->unsealed = false;
-		r = answer(fs, inode, ret);
+		r = answer(fs, &p, key, inode, ret);
 	}
 	mf_name_leave(fs, &p);
 	return r;
@@ -175,7 +199,7 @@ int mf_fs_create(MfFs *fs, uint64_t parent, const char *name, uint32_t mode, int
 	uint64_t ino;
 
 	g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&fs->lock);
-	int r = mf_name_enter(fs, parent, &p);
+	int r = mf_name_enter(fs, parent, MF_LEASE_EXCLUSIVE, &p);
 	if (r < 0)
 		return r;
 	r = prepare(fs, &p, name, &ino, &found);
@@ -183,7 +207,7 @@ int mf_fs_create(MfFs *fs, uint64_t parent, const char *name, uint32_t mode, int
 		g_autofree char *key = mf_key_entry(p.space, name);
 		bool made = r == 0;
 		MfInode *inode = made ? make_file(fs, &p, key, ino, S_IFREG | (mode & 07777), cred) : found->inode;
-		r = answer(fs, inode, ret);
+		r = answer(fs, &p, key, inode, ret);
 		if (r == 0) {
 			r = mf_handle_open(fs, inode, flags, made, ret_handle);
 			if (r < 0 && --inode->nlookup == 0)
@@ -229,14 +253,16 @@ int mf_fs_mkdir(
 	uint64_t ino;
 
 	g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&fs->lock);
-	int r = mf_name_enter(fs, parent, &p);
+	int r = mf_name_enter(fs, parent, MF_LEASE_EXCLUSIVE, &p);
 	if (r < 0)
 		return r;
 	r = prepare(fs, &p, name, &ino, &found);
 	if (r == 0 && p.space == MF_SPACE_TMP && mf_dir_is_maildir(p.dir))
 		r = -EOPNOTSUPP;
-	if (r == 0)
-		r = answer(fs, make_dir(fs, &p, name, ino, S_IFDIR | (mode & 07777), cred), ret);
+	if (r == 0) {
+		g_autofree char *key = mf_key_entry(p.space, name);
+		r = answer(fs, &p, key, make_dir(fs, &p, name, ino, S_IFDIR | (mode & 07777), cred), ret);
+	}
 	mf_name_leave(fs, &p);
 	return r;
 }
@@ -251,7 +277,7 @@ int mf_fs_symlink(MfFs *fs, uint64_t parent, const char *name, const char *targe
 	if (strlen(target) > SYMLINK_MAX)
 		return -ENAMETOOLONG;
 	g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&fs->lock);
-	int r = mf_name_enter(fs, parent, &p);
+	int r = mf_name_enter(fs, parent, MF_LEASE_EXCLUSIVE, &p);
 	if (r < 0)
 		return r;
 	r = prepare(fs, &p, name, &ino, &found);
@@ -268,7 +294,7 @@ int mf_fs_symlink(MfFs *fs, uint64_t parent, const char *name, const char *targe
 		mf_dir_add(p.dir, key, inode, false, 0);
 		mf_dir_dirty(p.dir, key, false);
 		mf_dir_touch(p.dir, key);
-		r = answer(fs, inode, ret);
+		r = answer(fs, &p, key, inode, ret);
 	}
 	mf_name_leave(fs, &p);
 	return r;
@@ -278,6 +304,7 @@ int mf_fs_readlink(MfFs *fs, uint64_t ino, char **ret_target)
 {
 	MfInode *inode;
 
+	/* A target never changes. */
 	g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&fs->lock);
 	int r = mf_inode_take(fs, ino, &inode);
 	if (r < 0)
@@ -332,8 +359,8 @@ void mf_name_drop(MfDir *dir, MfDentry *dentry)
 	inode->removed = last;
 	if (!inode->names && !inode->held_dir) {
 		/* Its lease and its epoch are those of the directory for as long as it is open. */
-		inode->dir = inode->held_dir = dir;
-		dir->users++;
+		mf_inode_set_home(inode, dir);
+		inode->held_dir = mf_dir_pin(dir);
 	}
 	if (inode->attr_loaded)
 		inode->attr.ctime = MAX(mf_fs_now(), inode->attr.ctime + 1);
@@ -354,7 +381,7 @@ int mf_fs_unlink(MfFs *fs, uint64_t parent, const char *name)
 	MfDentry *dentry;
 
 	g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&fs->lock);
-	int r = mf_name_enter(fs, parent, &p);
+	int r = mf_name_enter(fs, parent, MF_LEASE_EXCLUSIVE, &p);
 	if (r < 0)
 		return r;
 	r = mf_dir_find(p.dir, p.space, name, &dentry);
@@ -411,7 +438,7 @@ int mf_name_check_rmdir(MfDir *dir, MfDentry *dentry)
 	MfInode *inode = mf_inode_pin(dentry->inode);
 	enum mf_space space;
 	MfDir *child;
-	int r = mf_dir_get(fs, inode, &child, &space);
+	int r = mf_dir_get(fs, inode, MF_LEASE_EXCLUSIVE, &child, &space);
 
 	if (r == 0) {
 		/* Whatever waits makes it necessary to look again. */
@@ -461,13 +488,12 @@ void mf_name_drop_dir(MfDir *dir, MfDentry *dentry)
 	mf_inode_unpin(fs, inode);
 }
 
-int mf_fs_rmdir(MfFs *fs, uint64_t parent, const char *name)
+static int remove_dir(MfFs *fs, uint64_t parent, const char *name)
 {
 	struct mf_parent p;
 	MfDentry *dentry;
 
-	g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&fs->lock);
-	int r = mf_name_enter(fs, parent, &p);
+	int r = mf_name_enter(fs, parent, MF_LEASE_EXCLUSIVE, &p);
 	if (r < 0)
 		return r;
 	for (;;) {
@@ -491,6 +517,17 @@ int mf_fs_rmdir(MfFs *fs, uint64_t parent, const char *name)
 		break;
 	}
 	mf_name_leave(fs, &p);
+	return r;
+}
+
+int mf_fs_rmdir(MfFs *fs, uint64_t parent, const char *name)
+{
+	int r;
+
+	g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&fs->lock);
+	do
+		r = remove_dir(fs, parent, name);
+	while (mf_hold_again(fs, &r));
 	return r;
 }
 
@@ -562,7 +599,7 @@ static void forget_reference(MfFs *fs, void *arg)
 		g_usleep(G_USEC_PER_SEC);
 	g_mutex_lock(&fs->lock);
 	g_hash_table_remove(fs->references, &job->reference.tag);
-	mf_dir_put(job->dir);
+	mf_dir_unpin(job->dir);
 	fs->reaping--;
 	g_cond_broadcast(&fs->reap_cond);
 	g_mutex_unlock(&fs->lock);
@@ -576,8 +613,7 @@ void mf_name_referenced(MfFs *fs, MfInode *inode, MfDir *dir, const char *key, u
 
 	job->reference = (struct mf_reference){ tag, dir->inode->ino, inode->ino };
 	job->size = MAX(inode->attr.size, mf_message_extent(inode));
-	job->dir = dir;
-	dir->users++;
+	job->dir = mf_dir_pin(dir);
 	job->key = g_strdup(key);
 	fs->reaping++;
 	mf_fs_reap(fs, forget_reference, job);
@@ -685,22 +721,40 @@ static int link_locked(MfFs *fs, MfInode *inode, struct mf_parent *p, const char
 	return r < 0 ? r : mf_commit_ancestors(p->dir);
 }
 
+static int link_held(MfFs *fs, MfInode *inode, uint64_t parent, const char *name, struct mf_stat *ret)
+{
+	MfDir *home = NULL;
+	struct mf_parent p;
+	int r = mf_name_enter(fs, parent, MF_LEASE_EXCLUSIVE, &p);
+
+	if (r < 0)
+		return r;
+	/* The name that it has may have to say that there are others now. */
+	if (!mf_inode_is_dir(inode) && inode->dir && inode->dir != p.dir)
+		r = mf_inode_hold(fs, inode, MF_LEASE_EXCLUSIVE, &home);
+	if (r == 0)
+		r = mf_inode_find_again(fs, inode);
+	if (r == 0)
+		r = link_locked(fs, inode, &p, name);
+	if (home)
+		mf_dir_put(home);
+	if (r == 0)
+		r = answer(fs, &p, NULL, inode, ret);
+	mf_name_leave(fs, &p);
+	return r;
+}
+
 int mf_fs_link(MfFs *fs, uint64_t ino, uint64_t parent, const char *name, struct mf_stat *ret)
 {
-	struct mf_parent p;
 	MfInode *inode;
 
 	g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&fs->lock);
 	int r = mf_inode_take(fs, ino, &inode);
 	if (r < 0)
 		return r;
-	r = mf_name_enter(fs, parent, &p);
-	if (r == 0) {
-		r = link_locked(fs, inode, &p, name);
-		if (r == 0)
-			r = answer(fs, inode, ret);
-		mf_name_leave(fs, &p);
-	}
+	do
+		r = link_held(fs, inode, parent, name, ret);
+	while (mf_hold_again(fs, &r));
 	mf_inode_unpin(fs, inode);
 	return r;
 }

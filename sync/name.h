@@ -26,5 +26,6 @@ struct mf_parent {
 	MfDir *dir;
 	enum mf_space space;
 };
-int mf_name_enter(MfFs *fs, uint64_t ino, struct mf_parent *ret);
+int mf_name_enter(MfFs *fs, uint64_t ino, enum mf_lease_mode mode, struct mf_parent *ret);
+/* Does nothing the second time. */
 void mf_name_leave(MfFs *fs, struct mf_parent *parent);

@@ -5,8 +5,10 @@
 #include "sync/commit.h"
 #include "sync/dir.h"
 #include "sync/file.h"
+#include "sync/hold.h"
 #include "sync/inode.h"
 #include "sync/message.h"
+#include "sync/opened.h"
 
 #include <errno.h>
 
@@ -14,8 +16,7 @@
 
 struct job {
 	struct mf_reap_record rec;
-	MfDir *dir; /* a user of it; NULL: there is no record to clear */
-	MfShard *shard;
+	MfDir *dir; /* pinned; NULL: there is no record to clear */
 	char *key;
 };
 
@@ -107,6 +108,22 @@ int mf_reaper_remove(MfFs *fs, enum mf_kind kind, uint64_t ino, uint64_t tag, ui
 
 /* ---- jobs ---- */
 
+static bool may_change(const MfDir *dir)
+{
+	return dir->lease.mode == MF_LEASE_EXCLUSIVE && !dir->draining;
+}
+
+/* Which shard has the record, if it is in memory. */
+static MfShard *shard_with(MfDir *dir, const char *key)
+{
+	for (unsigned i = 0; i < dir->shards->len; i++) {
+		MfShard *shard = dir->shards->pdata[i];
+		if (g_hash_table_contains(shard->values, key))
+			return shard;
+	}
+	return NULL;
+}
+
 static void run(MfFs *fs, void *arg)
 {
 	struct job *job = arg;
@@ -121,10 +138,11 @@ static void run(MfFs *fs, void *arg)
 	}
 	g_mutex_lock(&fs->lock);
 	if (job->dir) {
-		/* On failure the record stays: the next load of the directory tries again. */
-		if (r == 0 && !job->shard->gone)
-			mf_dir_set_value(job->dir, job->shard, job->key, NULL);
-		mf_dir_put(job->dir);
+		/* On failure, or when the lease is gone, the record stays: the next load of the directory tries again. */
+		MfShard *shard = shard_with(job->dir, job->key);
+		if (r == 0 && shard && !shard->gone && may_change(job->dir))
+			mf_dir_set_value(job->dir, shard, job->key, NULL);
+		mf_dir_unpin(job->dir);
 	}
 	fs->reaping--;
 	g_cond_broadcast(&fs->reap_cond);
@@ -139,9 +157,7 @@ static void start(MfFs *fs, const struct mf_reap_record *rec, MfShard *shard)
 
 	job->rec = *rec;
 	if (shard) {
-		job->dir = shard->dir;
-		job->dir->users++;
-		job->shard = shard;
+		job->dir = mf_dir_pin(shard->dir);
 		job->key = mf_key_reap(rec->ino, rec->tag);
 	}
 	fs->reaping++;
@@ -152,6 +168,12 @@ static void start(MfFs *fs, const struct mf_reap_record *rec, MfShard *shard)
 static bool is_held(const MfInode *inode)
 {
 	return inode->opens > 0 || mf_inode_has_local_name(inode);
+}
+
+/* The same, through a descriptor on any node. */
+static bool is_in_use(MfDir *dir, const MfInode *inode, uint64_t ino)
+{
+	return (inode && is_held(inode)) || mf_opened_elsewhere(dir, ino);
 }
 
 static bool may_be_stored(const MfInode *inode)
@@ -261,6 +283,8 @@ void mf_reaper_committed(MfShard *shard, const char *key)
 	MfInode *inode = mf_inode_find(fs, rec.ino);
 	if (inode && inode->reaps && is_held(inode))
 		return; /* mf_reaper_closed() comes back to it */
+	if (mf_opened_elsewhere(shard->dir, rec.ino))
+		return; /* ... or mf_reaper_released() */
 	start(fs, &rec, shard);
 }
 
@@ -295,7 +319,8 @@ void mf_reaper_closed(MfFs *fs, MfInode *inode)
 			if (g_hash_table_contains(shard->dirty, key) || mf_batch_has_key(shard->batch, key))
 				continue;
 			reap->rec.size = MAX(reap->rec.size, extent_of(inode));
-			start(fs, &reap->rec, shard);
+			if (!mf_opened_elsewhere(dir, reap->rec.ino))
+				start(fs, &reap->rec, shard);
 		}
 	}
 }
@@ -323,7 +348,32 @@ void mf_reaper_recover(MfShard *shard, GArray *kvs)
 			g_array_append_val(inode->reaps, reap);
 			continue;
 		}
-		start(fs, &rec, shard);
+		/* Who only reads leaves it to one who may change the list. */
+		if (shard->dir->lease.mode == MF_LEASE_EXCLUSIVE && !is_in_use(shard->dir, inode, rec.ino))
+			start(fs, &rec, shard);
+	}
+}
+
+void mf_reaper_released(MfDir *dir, uint64_t ino)
+{
+	g_autofree char *prefix = mf_key_number(MF_KEY_REAP, ino);
+
+	for (unsigned i = 0; i < dir->shards->len; i++) {
+		MfShard *shard = dir->shards->pdata[i];
+		GHashTableIter iter;
+		gpointer key, value;
+
+		g_hash_table_iter_init(&iter, shard->values);
+		while (g_hash_table_iter_next(&iter, &key, &value)) {
+			struct mf_reap_record rec;
+			const GByteArray *bytes = value;
+			if (!g_str_has_prefix(key, prefix) || mf_reap_decode(bytes->data, bytes->len, &rec) < 0)
+				continue;
+			if (g_hash_table_contains(shard->dirty, key) || mf_batch_has_key(shard->batch, key))
+				continue; /* the end of its commit comes back to it */
+			if (!is_in_use(dir, mf_inode_find(dir->fs, ino), ino))
+				start(dir->fs, &rec, shard);
+		}
 	}
 }
 

@@ -19,6 +19,8 @@ void mf_reaper_put(MfFs *fs, const MfInode *message, uint64_t tag);
 void mf_reaper_committed(MfShard *shard, const char *key);
 /* The inode was closed, or lost its last local name. */
 void mf_reaper_closed(MfFs *fs, MfInode *inode);
+/* No other node has it open any more. */
+void mf_reaper_released(MfDir *dir, uint64_t ino);
 /* Records found when the shard was loaded. */
 void mf_reaper_recover(MfShard *shard, GArray *kvs);
 /* Removes the objects of an inode that nothing leads to. Blocking, without the lock. */

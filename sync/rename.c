@@ -6,6 +6,7 @@
 #include "sync/commit.h"
 #include "sync/dir.h"
 #include "sync/file.h"
+#include "sync/hold.h"
 #include "sync/inode.h"
 #include "sync/message.h"
 #include "sync/name.h"
@@ -26,6 +27,8 @@ struct op {
 	char *src_key, *dst_key;
 	unsigned flags;
 	MfDentry *from, *to; /* as found last; to may be NULL */
+	MfDir *child[2];     /* directories that move, held */
+	bool moves_dir;	     /* ... to another parent: with the root held, so one at a time in the whole cluster */
 };
 
 /* ---- may it be ---- */
@@ -222,7 +225,8 @@ static int rename_one(struct op *op)
 /* The end of a rename between two objects: the loss follows the gain, the marker goes last. */
 struct tail {
 	MfShard *src_shard, *src_head, *dst_shard; /* with a user on each directory */
-	MfInode *child;				   /* pinned; a directory whose parent changed, or NULL */
+	MfDir *child[2];			   /* directories whose parent changed, or NULL; with a user */
+	MfDir *root;				   /* with a user, while directories move */
 	char *intent_key, *gain_key;
 	bool gained;
 };
@@ -251,8 +255,10 @@ static void finish_tail(MfFs *fs, void *arg)
 		r = until_committed(tail->dst_shard);
 		fs->gains_pending--;
 	}
-	if (r == 0 && tail->child && tail->child->dir)
-		r = until_committed(tail->child->dir->shards->pdata[0]);
+	for (unsigned i = 0; r == 0 && i < 2; i++) {
+		if (tail->child[i])
+			r = until_committed(tail->child[i]->shards->pdata[0]);
+	}
 	tail->src_shard->blocked = false;
 	if (r == 0) {
 		mf_dir_set_value(tail->src_head->dir, tail->src_head, tail->intent_key, NULL);
@@ -264,10 +270,14 @@ static void finish_tail(MfFs *fs, void *arg)
 		mf_dir_set_value(tail->dst_shard->dir, tail->dst_shard, tail->gain_key, NULL);
 	g_cond_broadcast(&tail->src_shard->cond);
 	g_cond_broadcast(&tail->dst_shard->cond);
-	mf_dir_put(tail->src_shard->dir);
-	mf_dir_put(tail->dst_shard->dir);
-	if (tail->child)
-		mf_inode_unpin(fs, tail->child);
+	mf_dir_unuse(tail->src_shard->dir);
+	mf_dir_unuse(tail->dst_shard->dir);
+	for (unsigned i = 0; i < 2; i++) {
+		if (tail->child[i])
+			mf_dir_unuse(tail->child[i]);
+	}
+	if (tail->root)
+		mf_dir_unuse(tail->root);
 	fs->reaping--;
 	g_cond_broadcast(&fs->reap_cond);
 	g_mutex_unlock(&fs->lock);
@@ -288,17 +298,10 @@ static int mark_moved(MfFs *fs, MfInode *inode)
 	case MF_KIND_FILE:
 		r = mf_file_flush(fs, inode);
 		break;
-	case MF_KIND_DIR: {
-		enum mf_space space;
-		MfDir *dir;
-		r = mf_dir_get(fs, inode, &dir, &space);
-		if (r < 0)
-			return r;
-		if (!dir->created)
-			r = mf_commit_wait(dir->shards->pdata[0]);
-		mf_dir_put(dir);
+	case MF_KIND_DIR:
+		if (!inode->dir->created)
+			r = mf_commit_wait(inode->dir->shards->pdata[0]);
 		break;
-	}
 	case MF_KIND_SUBDIR:
 	case MF_KIND_SYMLINK:
 		return 0;
@@ -362,6 +365,106 @@ static int wait_unblocked(struct op *op)
 	}
 }
 
+/* Is @ino what @dir lies in? Read in RADOS: under the lease of the root nobody else moves directories. */
+static int is_ancestor(MfFs *fs, uint64_t ino, uint64_t dir)
+{
+	int r = 0;
+
+	g_mutex_unlock(&fs->lock);
+	while (r == 0 && dir != MF_ROOT_INO) {
+		g_autofree char *oid = mf_oid_dir(dir, 0);
+		g_autoptr(MfRop) rop = mf_rop_new();
+		struct mf_dir_record rec;
+
+		if (dir == ino) {
+			r = 1;
+			break;
+		}
+		mf_rop_xattrs(rop);
+		r = mf_pool_read(fs->pool, MF_POOL_META, oid, rop);
+		GBytes *bytes = r == 0 ? mf_rop_get_xattr(rop, MF_XATTR_RECORD) : NULL;
+		if (r == 0 && (!bytes || mf_dir_record_decode(g_bytes_get_data(bytes, NULL), g_bytes_get_size(bytes), &rec) < 0))
+			r = -EIO;
+		if (r == 0) {
+			dir = rec.parent;
+			mf_dir_record_clear(&rec);
+		}
+	}
+	g_mutex_lock(&fs->lock);
+	return r;
+}
+
+static void release_children(struct op *op)
+{
+	for (unsigned i = 0; i < 2; i++) {
+		if (op->child[i])
+			mf_dir_put(g_steal_pointer(&op->child[i]));
+	}
+	if (op->moves_dir)
+		mf_dir_put(op->fs->root->dir);
+	op->moves_dir = false;
+}
+
+/* A directory that gets another parent notes that itself. The kernel's own check that it does not come to lie in itself knows
+ * only what this node has looked up. */
+static int hold_children(struct op *op, MfInode *inode, MfInode *other)
+{
+	MfInode *moves[2] = { inode, other };
+	MfFs *fs = op->fs;
+	enum mf_space space;
+	MfDir *root;
+	int r = 0;
+
+	if (op->src.dir == op->dst.dir)
+		return 0;
+	for (unsigned i = 0; r == 0 && i < 2; i++) {
+		if (!moves[i] || moves[i]->kind != MF_KIND_DIR)
+			continue;
+		if (!op->moves_dir) {
+			r = mf_dir_get(fs, fs->root, MF_LEASE_EXCLUSIVE, &root, &space);
+			op->moves_dir = r == 0;
+		}
+		if (r == 0)
+			r = mf_dir_get(fs, moves[i], MF_LEASE_EXCLUSIVE, &op->child[i], &space);
+		/* An ancestor that is new itself is not in RADOS yet. */
+		MfDir *to = i == 0 ? op->dst.dir : op->src.dir;
+		if (r == 0 && !to->created)
+			r = mf_commit_wait(to->shards->pdata[0]);
+		if (r == 0)
+			r = mf_commit_ancestors(to);
+		if (r == 0)
+			r = is_ancestor(fs, moves[i]->ino, to->inode->ino) == 1 ? -EINVAL : 0;
+	}
+	return r;
+}
+
+/* The objects of a plain file carry the epoch of the directory that it was in: the new one must not be below that. */
+static int raise_epoch(MfDir *from, MfDir *to)
+{
+	MfFs *fs = to->fs;
+	MfShard *head = to->shards->pdata[0];
+	g_autofree char *oid = mf_oid_dir(to->inode->ino, 0);
+	g_autoptr(MfWop) wop = mf_wop_new();
+	struct mf_lease next;
+
+	if (to->lease.epoch >= from->lease.epoch)
+		return 0;
+	/* No commit of it may be under way with the old one. */
+	int r = mf_shard_claim(head);
+	if (r < 0)
+		return r;
+	r = mf_lease_raise(fs->node, wop, &to->lease, from->lease.epoch, &next);
+	g_mutex_unlock(&fs->lock);
+	if (r == 0)
+		r = mf_pool_write(fs->pool, MF_POOL_META, oid, wop);
+	g_mutex_lock(&fs->lock);
+	/* Raised or not: a second time does no harm. */
+	if (r == 0)
+		to->lease = next;
+	mf_shard_release(head);
+	return r == -ECANCELED ? -EAGAIN : r;
+}
+
 /* Called with rename_lock: one at a time, so two of them cannot wait for each other's directories. */
 static int rename_two(struct op *op)
 {
@@ -374,6 +477,7 @@ static int rename_two(struct op *op)
 	uint64_t id;
 	int r = 0;
 
+	r = hold_children(op, inode, other);
 	/* While a gain is under way its source does not commit: two of them could wait for each other. */
 	int64_t deadline = g_get_monotonic_time() + fs->conf->op_timeout_ms * INT64_C(1000);
 	while (fs->gains_pending > 0 && r == 0) {
@@ -401,6 +505,10 @@ static int rename_two(struct op *op)
 		r = mark_moved(fs, inode);
 	if (r == 0 && other)
 		r = mark_moved(fs, other);
+	if (r == 0 && inode->kind == MF_KIND_FILE)
+		r = raise_epoch(op->src.dir, op->dst.dir);
+	if (r == 0 && other && other->kind == MF_KIND_FILE)
+		r = raise_epoch(op->dst.dir, op->src.dir);
 	if (r == 0)
 		r = mf_inode_number(fs, &id);
 	if (r == 0)
@@ -439,9 +547,17 @@ static int rename_two(struct op *op)
 	tail->dst_shard = mf_dir_shard(op->dst.dir, op->dst_key);
 	tail->intent_key = g_steal_pointer(&intent_key);
 	tail->gain_key = g_steal_pointer(&gain_key);
-	tail->child = inode->kind == MF_KIND_DIR ? mf_inode_pin(inode) : NULL;
-	op->src.dir->users++;
-	op->dst.dir->users++;
+	for (unsigned i = 0; i < 2; i++) {
+		tail->child[i] = op->child[i];
+		if (op->child[i])
+			mf_dir_use(op->child[i]);
+	}
+	if (op->moves_dir) {
+		tail->root = fs->root->dir;
+		mf_dir_use(tail->root);
+	}
+	mf_dir_use(op->src.dir);
+	mf_dir_use(op->dst.dir);
 	tail->src_shard->blocked = true;
 	mf_dir_set_value(op->dst.dir, tail->dst_shard, tail->gain_key,
 		g_byte_array_append(g_byte_array_new(), (const guint8 *)"1", 1));
@@ -452,6 +568,7 @@ static int rename_two(struct op *op)
 	fs->reaping++;
 	mf_fs_work(fs, finish_tail, tail);
 out:
+	release_children(op);
 	mf_inode_unpin(fs, inode);
 	if (other)
 		mf_inode_unpin(fs, other);
@@ -509,6 +626,12 @@ int mf_rename_settle(MfDir *dir)
 
 /* ---- rename(2) ---- */
 
+/* Those of a directory lie in itself, under a lease of its own; only what is overwritten needs it. */
+static int load_attr(MfFs *fs, MfInode *inode)
+{
+	return inode->kind == MF_KIND_DIR ? 0 : mf_attr_load(fs, inode);
+}
+
 static int run(struct op *op, bool *ret_two)
 {
 	for (;;) {
@@ -525,7 +648,7 @@ static int run(struct op *op, bool *ret_two)
 				return r;
 		}
 		MfInode *from = mf_inode_pin(op->from->inode);
-		r = mf_attr_load(op->fs, from);
+		r = load_attr(op->fs, from);
 		if (r == 0)
 			r = find_both(op);
 		if (r == 0 && op->from->inode == from)
@@ -535,7 +658,7 @@ static int run(struct op *op, bool *ret_two)
 			MfInode *to = mf_inode_find(op->fs, to_ino);
 			if (to) {
 				mf_inode_pin(to);
-				r = mf_attr_load(op->fs, to);
+				r = load_attr(op->fs, to);
 				op->to = mf_dir_peek(op->dst.dir, op->dst_key);
 				if (r == 0 && op->to && mf_inode_is_dir(to) && !(op->flags & RENAME_EXCHANGE))
 					r = mf_name_check_rmdir(op->dst.dir, op->to);
@@ -563,11 +686,46 @@ static int run(struct op *op, bool *ret_two)
 	}
 }
 
+static int rename_held(struct op *op, uint64_t parent, uint64_t new_parent)
+{
+	MfFs *fs = op->fs;
+	bool two = false;
+	int r = mf_name_enter(fs, parent, MF_LEASE_EXCLUSIVE, &op->src);
+
+	if (r < 0)
+		return r;
+	r = mf_name_enter(fs, new_parent, MF_LEASE_EXCLUSIVE, &op->dst);
+	if (r < 0) {
+		mf_name_leave(fs, &op->src);
+		return r;
+	}
+	op->src_key = mf_key_entry(op->src.space, op->src_name);
+	op->dst_key = mf_key_entry(op->dst.space, op->dst_name);
+	r = run(op, &two);
+	if (two) {
+		/* Ranks before the other locks; the look around is done again under it. */
+		g_mutex_unlock(&fs->lock);
+		g_mutex_lock(&fs->rename_lock);
+		g_mutex_lock(&fs->lock);
+		two = false;
+		do {
+			r = run(op, &two);
+			if (two)
+				r = rename_two(op);
+		} while (r == -EAGAIN);
+		g_mutex_unlock(&fs->rename_lock);
+	}
+	mf_name_leave(fs, &op->dst);
+	mf_name_leave(fs, &op->src);
+	g_clear_pointer(&op->src_key, g_free);
+	g_clear_pointer(&op->dst_key, g_free);
+	return r;
+}
+
 int mf_fs_rename(
 	MfFs *fs, uint64_t parent, const char *name, uint64_t new_parent, const char *new_name, unsigned flags)
 {
 	struct op op = { .fs = fs, .src_name = name, .dst_name = new_name, .flags = flags };
-	bool two = false;
 	int r = mf_name_check(name);
 
 	if (r == 0)
@@ -576,50 +734,62 @@ int mf_fs_rename(
 		return r;
 	if (flags & ~(RENAME_NOREPLACE | RENAME_EXCHANGE))
 		return -EINVAL;
-	g_mutex_lock(&fs->lock);
-	r = mf_name_enter(fs, parent, &op.src);
-	if (r < 0)
-		goto out;
-	r = mf_name_enter(fs, new_parent, &op.dst);
-	if (r < 0) {
-		mf_name_leave(fs, &op.src);
-		goto out;
-	}
-	op.src_key = mf_key_entry(op.src.space, name);
-	op.dst_key = mf_key_entry(op.dst.space, new_name);
-	r = run(&op, &two);
-	if (two) {
-		/* Ranks before the other locks; the look around is done again under it. */
-		g_mutex_unlock(&fs->lock);
-		g_mutex_lock(&fs->rename_lock);
-		g_mutex_lock(&fs->lock);
-		two = false;
-		do {
-			r = run(&op, &two);
-			if (two)
-				r = rename_two(&op);
-		} while (r == -EAGAIN);
-		g_mutex_unlock(&fs->rename_lock);
-	}
-	mf_name_leave(fs, &op.dst);
-	mf_name_leave(fs, &op.src);
-	g_free(op.src_key);
-	g_free(op.dst_key);
-out:
-	g_mutex_unlock(&fs->lock);
+	g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&fs->lock);
+	do
+		r = rename_held(&op, parent, new_parent);
+	while (mf_hold_again(fs, &r));
 	return r;
 }
 
 /* ---- after a crash ---- */
 
-/* Which object of the destination holds the marker; the lease of the destination is made ours first, so that no gain of
- * the dead node can still arrive. 1 found, 0 not, or an error. Without the lock. */
+/* The lease of the destination, so that no gain of the dead node can still arrive: ours if it is free; with a live node it
+ * has an epoch that the dead one never had. Without the lock. */
+static int secure(MfFs *fs, uint64_t ino, const char *key, MfRop **ret_rop, struct mf_lease *ret_lease)
+{
+	g_autofree char *oid = mf_oid_dir(ino, 0);
+	int r;
+
+	do {
+		g_autoptr(GArray) busy = g_array_new(false, false, sizeof(uint32_t));
+		g_autoptr(GArray) waiters = g_array_new(false, false, sizeof(uint32_t));
+		g_autoptr(MfRop) rop = mf_rop_new();
+		g_autoptr(MfWop) wop = mf_wop_new();
+		struct mf_lease_record rec;
+
+		mf_rop_xattrs(rop);
+		mf_rop_omap_key(rop, key);
+		r = mf_pool_read(fs->pool, MF_POOL_META, oid, rop);
+		if (r < 0)
+			return r;
+		GBytes *lease = mf_rop_get_xattr(rop, MF_XATTR_LEASE);
+		r = mf_lease_examine(fs->node, lease, MF_LEASE_EXCLUSIVE, ret_lease, busy, waiters);
+		if (r == 1) {
+			r = mf_lease_take(fs->node, wop, lease, MF_LEASE_EXCLUSIVE, ret_lease);
+			if (r == 0)
+				r = mf_pool_write(fs->pool, MF_POOL_META, oid, wop);
+			if (r == 0)
+				r = -ECANCELED; /* look again, under it */
+		} else if (r == -EAGAIN) {
+			r = mf_lease_record_decode(g_bytes_get_data(lease, NULL), g_bytes_get_size(lease), &rec);
+			if (r == 0) {
+				*ret_lease = (struct mf_lease){ .epoch = rec.epoch };
+				mf_lease_record_clear(&rec);
+			}
+		}
+		if (r == 0)
+			*ret_rop = g_steal_pointer(&rop);
+	} while (r == -ECANCELED || r == -ETIMEDOUT);
+	return r;
+}
+
+/* Which object of the destination holds the marker. 1 found, 0 not, or an error. Without the lock. */
 static int find_gain(MfFs *fs, const struct mf_intent_record *rec, const char *gain_key, char **ret_oid)
 {
 	g_autoptr(MfRop) head = NULL;
 	struct mf_lease lease;
 	struct mf_dir_record dir;
-	int r = mf_dir_secure(fs, rec->dst_dir, gain_key, &head, &lease);
+	int r = secure(fs, rec->dst_dir, gain_key, &head, &lease);
 
 	if (r < 0)
 		return r == -ENOENT ? 0 : r;
@@ -641,6 +811,8 @@ static int find_gain(MfFs *fs, const struct mf_intent_record *rec, const char *g
 		mf_lease_guard(wop, &lease, true);
 		mf_wop_full_force(wop);
 		r = mf_pool_write(fs->pool, MF_POOL_META, oid, wop);
+		if (r == -ECANCELED)
+			r = 0; /* a holder after the one we read about has been here */
 		mf_rop_omap_key(rop, gain_key);
 		if (r == 0)
 			r = mf_pool_read(fs->pool, MF_POOL_META, oid, rop);
@@ -655,7 +827,7 @@ static int find_gain(MfFs *fs, const struct mf_intent_record *rec, const char *g
 
 /* Once the source has committed its loss, the marker has served. */
 struct marker {
-	MfDir *dir; /* the source, with a user */
+	MfDir *dir; /* the source, pinned: its lease does not leave before its commits */
 	char *oid, *key;
 };
 
@@ -676,13 +848,38 @@ static void drop_marker(MfFs *fs, void *arg)
 		mf_pool_write(fs->pool, MF_POOL_META, marker->oid, wop);
 	}
 	g_mutex_lock(&fs->lock);
-	mf_dir_put(marker->dir);
+	mf_dir_unpin(marker->dir);
 	fs->reaping--;
 	g_cond_broadcast(&fs->reap_cond);
 	g_mutex_unlock(&fs->lock);
 	g_free(marker->oid);
 	g_free(marker->key);
 	g_free(marker);
+}
+
+/* The moved directory notes its new parent, under its own lease. */
+struct reparent {
+	MfInode *inode; /* pinned */
+	uint64_t parent;
+};
+
+static void reparent(MfFs *fs, void *arg)
+{
+	struct reparent *job = arg;
+	enum mf_space space;
+	MfDir *child;
+
+	g_mutex_lock(&fs->lock);
+	if (mf_dir_get(fs, job->inode, MF_LEASE_EXCLUSIVE, &child, &space) == 0) {
+		child->parent = job->parent;
+		mf_dir_dirty_record(child);
+		mf_dir_put(child);
+	}
+	mf_inode_unpin(fs, job->inode);
+	fs->reaping--;
+	g_cond_broadcast(&fs->reap_cond);
+	g_mutex_unlock(&fs->lock);
+	g_free(job);
 }
 
 static int finish_loss(MfDir *dir, const struct mf_intent_record *rec)
@@ -709,14 +906,10 @@ static int finish_loss(MfDir *dir, const struct mf_intent_record *rec)
 		}
 	}
 	if (r == 0 && inode->kind == MF_KIND_DIR) {
-		enum mf_space child_space;
-		MfDir *child;
-		r = mf_dir_get(fs, inode, &child, &child_space);
-		if (r == 0) {
-			child->parent = rec->dst_dir;
-			mf_dir_dirty_record(child);
-			mf_dir_put(child);
-		}
+		struct reparent *job = g_new(struct reparent, 1);
+		*job = (struct reparent){ mf_inode_pin(inode), rec->dst_dir };
+		fs->reaping++;
+		mf_fs_work(fs, reparent, job);
 	}
 	mf_inode_unpin(fs, inode);
 	return r;
@@ -743,8 +936,7 @@ static int recover_one(MfDir *dir, const struct mf_kv *kv)
 		r = finish_loss(dir, &rec);
 		if (r == 0) {
 			struct marker *marker = g_new0(struct marker, 1);
-			marker->dir = dir;
-			dir->users++;
+			marker->dir = mf_dir_pin(dir);
 			marker->oid = g_steal_pointer(&oid);
 			marker->key = g_steal_pointer(&gain_key);
 			fs->reaping++;

@@ -3,6 +3,7 @@
 
 #include "sync/commit.h"
 #include "sync/dir.h"
+#include "sync/hold.h"
 #include "sync/inode.h"
 #include "sync/rename.h"
 
@@ -176,7 +177,7 @@ static void split(MfFs *fs, void *arg)
 		if (r == 0) {
 			divide(shard, upper);
 			shard->ref.depth++;
-			upper->loaded = upper->complete = upper->stamped = true;
+			upper->loaded = upper->known = upper->complete = upper->stamped = true;
 			upper->dirty_times = shard->dirty_times = true;
 			/* No commit of either half may be acknowledged before the map leads to it. */
 			upper->busy = true;
@@ -211,7 +212,7 @@ static void split(MfFs *fs, void *arg)
 			mf_shard_release(head);
 	}
 	dir->splitting = false;
-	mf_dir_put(dir);
+	mf_dir_unuse(dir);
 	fs->reaping--;
 	g_cond_broadcast(&fs->reap_cond);
 	g_mutex_unlock(&fs->lock);
@@ -221,10 +222,11 @@ void mf_split_if_large(MfShard *shard)
 {
 	MfFs *fs = shard->dir->fs;
 
-	if (!is_large(shard) || shard->dir->splitting || shard->dir->inode->removed || fs->closing)
+	if (!is_large(shard) || shard->dir->splitting || shard->dir->inode->removed || fs->closing ||
+		shard->dir->draining)
 		return;
 	shard->dir->splitting = true;
-	shard->dir->users++;
+	mf_dir_use(shard->dir);
 	fs->reaping++;
 	mf_fs_work(fs, split, shard);
 }

@@ -2,8 +2,11 @@
 #include "sync/sweep.h"
 
 #include "sync/dir.h"
+#include "sync/hold.h"
 #include "sync/inode.h"
+#include "sync/locks.h"
 #include "sync/reaper.h"
+#include "sync/table.h"
 
 #include <errno.h>
 
@@ -21,7 +24,7 @@ static int is_named(MfFs *fs, uint64_t dir_ino, uint64_t ino)
 	if (!inode)
 		inode = mf_inode_new(fs, dir_ino, MF_KIND_DIR);
 	mf_inode_pin(inode);
-	r = mf_dir_get(fs, inode, &dir, &space);
+	r = mf_dir_get(fs, inode, MF_LEASE_SHARED, &dir, &space);
 	if (r == 0) {
 		r = mf_dir_complete(dir);
 		if (r == 0) {
@@ -212,17 +215,49 @@ static int sweep(MfFs *fs, uint32_t incarnation)
 	return r < 0 ? r : mf_node_swept(fs->node, incarnation);
 }
 
+/* What waits for the end of nodes. */
+static void check_dirs(MfFs *fs)
+{
+	g_autoptr(GPtrArray) dirs = g_ptr_array_new();
+
+	for (GList *link = fs->dir_lru.head; link; link = link->next) {
+		MfDir *dir = link->data;
+		if (dir->lease.mode == MF_LEASE_EXCLUSIVE && !dir->draining && g_hash_table_size(dir->foreign_open) > 0)
+			g_ptr_array_add(dirs, dir);
+	}
+	for (unsigned i = 0; i < dirs->len; i++) {
+		MfDir *dir = dirs->pdata[i];
+		g_autoptr(GPtrArray) inos = mf_table_keys(dir->foreign_open);
+		for (unsigned n = 0; n < inos->len; n++)
+			mf_reaper_released(dir, *(uint64_t *)inos->pdata[n]);
+	}
+}
+
 void *mf_sweep_thread(void *arg)
 {
 	MfFs *fs = arg;
-	g_autoptr(GArray) list = mf_node_unswept(fs->node);
+	uint64_t seen = UINT64_MAX;
 
-	for (unsigned i = 0; i < list->len; i++) {
-		uint32_t incarnation = g_array_index(list, uint32_t, i);
-		int r = sweep(fs, incarnation);
-		if (r < 0 && r != -EINTR)
-			g_info("incarnation %u: not all of what it left could be looked at (%s); the next mount goes on",
-				incarnation, g_strerror(-r));
+	g_mutex_lock(&fs->lock);
+	while (!fs->stopping) {
+		if (seen == fs->members_changed) {
+			g_cond_wait(&fs->sweep_cond, &fs->lock);
+			continue;
+		}
+		seen = fs->members_changed;
+		mf_locks_check_owners(fs);
+		check_dirs(fs);
+		g_mutex_unlock(&fs->lock);
+		g_autoptr(GArray) list = mf_node_unswept(fs->node);
+		for (unsigned i = 0; i < list->len; i++) {
+			uint32_t incarnation = g_array_index(list, uint32_t, i);
+			int r = sweep(fs, incarnation);
+			if (r < 0 && r != -EINTR)
+				g_info("incarnation %u: not all of what it left could be looked at (%s); the next mount goes on",
+					incarnation, g_strerror(-r));
+		}
+		g_mutex_lock(&fs->lock);
 	}
+	g_mutex_unlock(&fs->lock);
 	return NULL;
 }

@@ -6,6 +6,7 @@
 #include "sync/commit.h"
 #include "sync/dir.h"
 #include "sync/file.h"
+#include "sync/hold.h"
 #include "sync/inode.h"
 #include "sync/message.h"
 
@@ -74,17 +75,30 @@ void mf_xattr_add(MfFs *fs, MfInode *inode, MfWop *wop)
 	g_mutex_unlock(&fs->lock);
 }
 
-static int take(MfFs *fs, uint64_t ino, MfInode **ret_inode)
+static void give_back(MfFs *fs, MfInode *inode, MfDir *dir)
+{
+	if (dir)
+		mf_dir_put(dir);
+	mf_inode_unpin(fs, inode);
+}
+
+static int take(MfFs *fs, uint64_t ino, enum mf_lease_mode mode, MfInode **ret_inode, MfDir **ret_dir)
 {
 	int r = mf_inode_take(fs, ino, ret_inode);
 
+	*ret_dir = NULL;
 	if (r < 0)
 		return r;
 	MfInode *inode = *ret_inode;
 	if (inode->kind == MF_KIND_SYMLINK)
 		r = -EPERM; /* xattr(7): user attributes are for files and directories */
 	else
-		r = mf_attr_load(fs, inode);
+		r = mf_attr_hold(fs, inode, mode, ret_dir);
+	/* Another node may have changed them since we had this lease. */
+	if (r == 0 && *ret_dir && inode->xattrs_epoch != (*ret_dir)->lease.epoch) {
+		inode->xattrs_loaded &= !is_stored(inode);
+		inode->xattrs_epoch = (*ret_dir)->lease.epoch;
+	}
 	/* One that is only open any more keeps what is in memory. */
 	if (r == 0 && inode->removed && mf_inode_is_dir(inode))
 		inode->xattrs_loaded = true;
@@ -117,7 +131,7 @@ static int take(MfFs *fs, uint64_t ino, MfInode **ret_inode)
 			r = -EIO;
 	}
 	if (r < 0)
-		mf_inode_unpin(fs, inode);
+		give_back(fs, inode, *ret_dir);
 	return r;
 }
 
@@ -176,13 +190,14 @@ static int change(MfFs *fs, MfInode *inode, const char *name, const void *value,
 int mf_fs_setxattr(MfFs *fs, uint64_t ino, const char *name, const void *value, size_t len, int flags)
 {
 	MfInode *inode;
+	MfDir *dir;
 
 	if (name[0] == '\0' || strlen(name) > NAME_MAX_LEN)
 		return name[0] ? -ERANGE : -EINVAL;
 	if (len > VALUE_MAX)
 		return -E2BIG;
 	g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&fs->lock);
-	int r = take(fs, ino, &inode);
+	int r = take(fs, ino, MF_LEASE_EXCLUSIVE, &inode, &dir);
 	if (r < 0)
 		return r;
 	bool there = inode->xattrs && g_hash_table_contains(inode->xattrs, name);
@@ -192,32 +207,34 @@ int mf_fs_setxattr(MfFs *fs, uint64_t ino, const char *name, const void *value, 
 		r = -ENODATA;
 	else
 		r = change(fs, inode, name, value, len);
-	mf_inode_unpin(fs, inode);
+	give_back(fs, inode, dir);
 	return r;
 }
 
 int mf_fs_removexattr(MfFs *fs, uint64_t ino, const char *name)
 {
 	MfInode *inode;
+	MfDir *dir;
 
 	g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&fs->lock);
-	int r = take(fs, ino, &inode);
+	int r = take(fs, ino, MF_LEASE_EXCLUSIVE, &inode, &dir);
 	if (r < 0)
 		return r;
 	if (inode->xattrs && g_hash_table_contains(inode->xattrs, name))
 		r = change(fs, inode, name, NULL, 0);
 	else
 		r = -ENODATA;
-	mf_inode_unpin(fs, inode);
+	give_back(fs, inode, dir);
 	return r;
 }
 
 int mf_fs_getxattr(MfFs *fs, uint64_t ino, const char *name, GBytes **ret_value)
 {
 	MfInode *inode;
+	MfDir *dir;
 
 	g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&fs->lock);
-	int r = take(fs, ino, &inode);
+	int r = take(fs, ino, MF_LEASE_SHARED, &inode, &dir);
 	if (r < 0)
 		return r == -EPERM ? -ENODATA : r;
 	GBytes *value = inode->xattrs ? g_hash_table_lookup(inode->xattrs, name) : NULL;
@@ -225,16 +242,17 @@ int mf_fs_getxattr(MfFs *fs, uint64_t ino, const char *name, GBytes **ret_value)
 		*ret_value = g_bytes_ref(value);
 	else
 		r = -ENODATA;
-	mf_inode_unpin(fs, inode);
+	give_back(fs, inode, dir);
 	return r;
 }
 
 int mf_fs_listxattr(MfFs *fs, uint64_t ino, GPtrArray **ret_names)
 {
 	MfInode *inode;
+	MfDir *dir;
 
 	g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&fs->lock);
-	int r = take(fs, ino, &inode);
+	int r = take(fs, ino, MF_LEASE_SHARED, &inode, &dir);
 	if (r < 0 && r != -EPERM)
 		return r;
 	GPtrArray *names = g_ptr_array_new_with_free_func(g_free);
@@ -247,6 +265,6 @@ int mf_fs_listxattr(MfFs *fs, uint64_t ino, GPtrArray **ret_names)
 	}
 	*ret_names = names;
 	if (r == 0)
-		mf_inode_unpin(fs, inode);
+		give_back(fs, inode, dir);
 	return 0;
 }

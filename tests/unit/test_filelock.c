@@ -104,7 +104,7 @@ static void expect_done(const char *want)
 	ck_assert_str_eq(got->str, want);
 }
 
-static void append_state(const struct mf_filelock *l, bool waiting, void *data)
+static void append_state(const struct mf_filelock *l, void *waiting, void *data)
 {
 	GString *s = data;
 
@@ -631,7 +631,7 @@ START_TEST(dead_node_is_dropped_everywhere)
 }
 END_TEST
 
-static void collect(const struct mf_filelock *l, bool waiting, void *data)
+static void collect(const struct mf_filelock *l, void *waiting, void *data)
 {
 	if (!waiting)
 		g_array_append_val((GArray *)data, *l);
@@ -809,7 +809,7 @@ struct snapshot {
 	GArray *held[2], *waiting[2];
 };
 
-static void snap(const struct mf_filelock *l, bool waiting, void *data)
+static void snap(const struct mf_filelock *l, void *waiting, void *data)
 {
 	struct snapshot *s = data;
 

@@ -151,24 +151,55 @@ static void store_holders(enum mf_lease_mode mode, uint64_t epoch, unsigned n, u
 	g_autoptr(GArray) holders = incarnations(n, a, b);
 	g_autoptr(GArray) waiters = incarnations(1, 7, 0);
 
-	store(&(struct mf_lease_record){ (uint8_t)mode, epoch, 3, holders, waiters });
+	store(&(struct mf_lease_record){ (uint8_t)mode, epoch, 3, 40, holders, waiters });
 }
 
 /* Takes what is in the object. */
-static int take(MfNode *node, struct mf_lease *ret_lease)
+static int take_mode(MfNode *node, enum mf_lease_mode mode, struct mf_lease *ret_lease)
 {
 	g_autoptr(GBytes) record = stored_lease();
 	g_autoptr(MfWop) wop = mf_wop_new();
 
-	ck_assert_int_eq(mf_lease_take(node, wop, record, ret_lease), 0);
+	ck_assert_int_eq(mf_lease_take(node, wop, record, mode, ret_lease), 0);
 	return operate(wop);
+}
+
+static int take(MfNode *node, struct mf_lease *ret_lease)
+{
+	return take_mode(node, MF_LEASE_EXCLUSIVE, ret_lease);
+}
+
+static unsigned n_busy, n_waiters; /* of the last look */
+
+static int examine_mode(MfNode *node, enum mf_lease_mode mode, struct mf_lease *ret_lease)
+{
+	g_autoptr(GBytes) record = stored_lease();
+	g_autoptr(GArray) busy = incarnations(0, 0, 0), waiters = incarnations(0, 0, 0);
+	int r = mf_lease_examine(node, record, mode, ret_lease, busy, waiters);
+
+	n_busy = busy->len;
+	n_waiters = waiters->len;
+	return r;
 }
 
 static int examine(MfNode *node, struct mf_lease *ret_lease)
 {
-	g_autoptr(GBytes) record = stored_lease();
+	return examine_mode(node, MF_LEASE_EXCLUSIVE, ret_lease);
+}
 
-	return mf_lease_examine(node, record, ret_lease);
+static void check_holders(enum mf_lease_mode mode, unsigned n, uint32_t a, uint32_t b)
+{
+	g_autoptr(GBytes) bytes = stored_lease();
+	struct mf_lease_record rec;
+
+	ck_assert_int_eq(mf_lease_record_decode(g_bytes_get_data(bytes, NULL), g_bytes_get_size(bytes), &rec), 0);
+	ck_assert_int_eq(rec.mode, mode);
+	ck_assert_uint_eq(rec.holders->len, n);
+	if (n > 0)
+		ck_assert_uint_eq(g_array_index(rec.holders, uint32_t, 0), a);
+	if (n > 1)
+		ck_assert_uint_eq(g_array_index(rec.holders, uint32_t, 1), b);
+	mf_lease_record_clear(&rec);
 }
 
 /* A change under the lease. */
@@ -232,7 +263,7 @@ END_TEST
 START_TEST(live_holder_keeps)
 {
 	MfNode node = { .incarnation = 5, .holder = { [4] = MF_HOLDER_LIVE, [3] = MF_HOLDER_LOST } };
-	struct mf_lease lease = { 99, 98 };
+	struct mf_lease lease = { MF_LEASE_NONE, 99, 98, 0 };
 
 	store_holders(MF_LEASE_EXCLUSIVE, 8, 1, 4, 0);
 	ck_assert_int_eq(examine(&node, &lease), -EAGAIN);
@@ -324,8 +355,9 @@ START_TEST(record_after_take)
 	struct mf_lease_record rec;
 	struct mf_lease lease;
 
-	store_holders(MF_LEASE_SHARED, 0x1f, 2, 4, 3);
+	store_holders(MF_LEASE_EXCLUSIVE, 0x1f, 1, 3, 0);
 	ck_assert_int_eq(take(&node, &lease), 0);
+	ck_assert_uint_eq(lease.serial, 41);
 	g_autoptr(GBytes) bytes = stored_lease();
 	ck_assert_int_eq(mf_lease_record_decode(g_bytes_get_data(bytes, NULL), g_bytes_get_size(bytes), &rec), 0);
 	ck_assert_int_eq(rec.mode, MF_LEASE_EXCLUSIVE);
@@ -350,8 +382,8 @@ START_TEST(race)
 
 	store_holders(MF_LEASE_EXCLUSIVE, 8, 1, 4, 0);
 	g_autoptr(GBytes) seen = stored_lease();
-	ck_assert_int_eq(mf_lease_take(&a, a_wop, seen, &a_lease), 0);
-	ck_assert_int_eq(mf_lease_take(&b, b_wop, seen, &b_lease), 0);
+	ck_assert_int_eq(mf_lease_take(&a, a_wop, seen, MF_LEASE_EXCLUSIVE, &a_lease), 0);
+	ck_assert_int_eq(mf_lease_take(&b, b_wop, seen, MF_LEASE_EXCLUSIVE, &b_lease), 0);
 	ck_assert_int_eq(operate(a_wop), 0);
 	g_autoptr(GBytes) won = stored_lease();
 	ck_assert_int_eq(operate(b_wop), -ECANCELED);
@@ -387,7 +419,7 @@ END_TEST
 /* Another object of the directory learns of the takeover only by the stamp. */
 START_TEST(stamp)
 {
-	struct mf_lease old = { 8, 0 }, lease = { 9, 9 };
+	struct mf_lease old = { MF_LEASE_EXCLUSIVE, 8, 0, 1 }, lease = { MF_LEASE_EXCLUSIVE, 9, 9, 2 };
 
 	ck_assert_int_eq(commit(&old, true, "old"), 0);
 	check_text(MF_XATTR_EPOCH, "0000000000000008");
@@ -402,16 +434,105 @@ START_TEST(stamp)
 }
 END_TEST
 
+/* Readers share it, under one epoch, until one wants to write. */
+START_TEST(sharing)
+{
+	MfNode a = { .incarnation = 5, .holder = { [6] = MF_HOLDER_LIVE, [4] = MF_HOLDER_CLEAN } };
+	MfNode b = { .incarnation = 6, .holder = { [5] = MF_HOLDER_LIVE, [4] = MF_HOLDER_CLEAN } };
+	struct mf_lease a_lease, b_lease;
+
+	store_holders(MF_LEASE_EXCLUSIVE, 8, 1, 4, 0);
+	ck_assert_int_eq(take_mode(&a, MF_LEASE_SHARED, &a_lease), 0);
+	ck_assert_int_eq(examine_mode(&b, MF_LEASE_SHARED, &b_lease), 1);
+	ck_assert_int_eq(take_mode(&b, MF_LEASE_SHARED, &b_lease), 0);
+	ck_assert_uint_eq(a_lease.epoch, b_lease.epoch);
+	check_holders(MF_LEASE_SHARED, 2, 5, 6);
+	ck_assert_int_eq(examine_mode(&a, MF_LEASE_SHARED, &a_lease), 0);
+	ck_assert_int_eq(examine_mode(&a, MF_LEASE_EXCLUSIVE, &a_lease), -EAGAIN);
+	ck_assert_uint_eq(n_busy, 1);
+	g_autoptr(GBytes) record = stored_lease();
+	g_autoptr(MfWop) wop = mf_wop_new();
+	ck_assert_int_eq(mf_lease_quit(&b, wop, record), 0);
+	ck_assert_int_eq(operate(wop), 0);
+	check_holders(MF_LEASE_SHARED, 1, 5, 0);
+	/* a copy of that which arrives late finds another record */
+	ck_assert_int_eq(operate(wop), -ECANCELED);
+	g_autoptr(GBytes) without = stored_lease();
+	ck_assert_int_eq(mf_lease_quit(&b, wop, without), 1);
+	ck_assert_int_eq(take(&a, &b_lease), 0);
+	ck_assert_uint_gt(b_lease.epoch, a_lease.epoch);
+}
+END_TEST
+
+/* One operation takes it from us and gives it to the next, with the queue. */
+START_TEST(passing)
+{
+	MfNode a = { .incarnation = 5, .holder = { [6] = MF_HOLDER_LIVE, [7] = MF_HOLDER_LIVE } };
+	MfNode b = { .incarnation = 6, .holder = { [5] = MF_HOLDER_LIVE, [7] = MF_HOLDER_LIVE } };
+	struct mf_lease lease, next, got;
+	g_autoptr(GArray) queue = incarnations(1, 7, 0);
+	g_autoptr(MfWop) wop = mf_wop_new();
+
+	ck_assert_int_eq(take(&a, &lease), 0);
+	ck_assert_int_eq(mf_lease_pass(&a, wop, &lease, 6, MF_LEASE_EXCLUSIVE, queue, &next), 0);
+	ck_assert_int_eq(operate(wop), 0);
+	ck_assert_int_eq(examine(&b, &got), 0);
+	ck_assert_uint_gt(got.epoch, lease.epoch);
+	ck_assert_uint_eq(n_waiters, 1);
+	ck_assert_int_eq(examine(&a, &next), -EAGAIN);
+	/* we are out, whatever of ours is still on its way */
+	ck_assert_int_eq(commit(&lease, false, "late"), -ECANCELED);
+	ck_assert_int_eq(operate(wop), -ECANCELED);
+}
+END_TEST
+
+START_TEST(passing_a_share)
+{
+	MfNode a = { .incarnation = 5, .holder = { [6] = MF_HOLDER_LIVE } };
+	struct mf_lease lease, next, got;
+	g_autoptr(GArray) queue = incarnations(0, 0, 0);
+	g_autoptr(MfWop) wop = mf_wop_new();
+
+	ck_assert_int_eq(take(&a, &lease), 0);
+	ck_assert_int_eq(mf_lease_pass(&a, wop, &lease, 6, MF_LEASE_SHARED, queue, &next), 0);
+	ck_assert_int_eq(operate(wop), 0);
+	check_holders(MF_LEASE_SHARED, 2, 5, 6);
+	ck_assert_int_eq(examine_mode(&a, MF_LEASE_SHARED, &got), 0);
+	ck_assert_uint_eq(got.epoch, next.epoch);
+	ck_assert_uint_eq(got.serial, next.serial);
+	ck_assert_int_eq(commit(&lease, false, "late"), -ECANCELED);
+}
+END_TEST
+
+START_TEST(raising)
+{
+	MfNode a = { .incarnation = 5 };
+	struct mf_lease lease, next, got;
+	g_autoptr(MfWop) wop = mf_wop_new();
+
+	ck_assert_int_eq(take(&a, &lease), 0);
+	ck_assert_int_eq(mf_lease_raise(&a, wop, &lease, FIRST(9), &next), 0);
+	ck_assert_int_eq(operate(wop), 0);
+	ck_assert_uint_eq(next.epoch, FIRST(9));
+	ck_assert_int_eq(examine(&a, &got), 0);
+	ck_assert_uint_eq(got.epoch, FIRST(9));
+	ck_assert_int_eq(commit(&next, false, "new"), 0);
+}
+END_TEST
+
 START_TEST(damaged)
 {
 	MfNode node = { .incarnation = 5 };
-	struct mf_lease lease = { 99, 98 };
+	struct mf_lease lease = { MF_LEASE_NONE, 99, 98, 0 };
 	g_autoptr(GBytes) rubbish = g_bytes_new_static("rubbish", 7);
 	g_autoptr(MfWop) wop = mf_wop_new();
 
-	ck_assert_int_eq(mf_lease_examine(&node, NULL, &lease), -EBADMSG);
-	ck_assert_int_eq(mf_lease_examine(&node, rubbish, &lease), -EBADMSG);
-	ck_assert_int_eq(mf_lease_take(&node, wop, rubbish, &lease), -EBADMSG);
+	g_autoptr(GArray) list = incarnations(0, 0, 0);
+	ck_assert_int_eq(mf_lease_examine(&node, NULL, MF_LEASE_SHARED, &lease, list, list), -EBADMSG);
+	ck_assert_int_eq(mf_lease_examine(&node, rubbish, MF_LEASE_SHARED, &lease, list, list), -EBADMSG);
+	ck_assert_int_eq(mf_lease_take(&node, wop, rubbish, MF_LEASE_EXCLUSIVE, &lease), -EBADMSG);
+	ck_assert_int_eq(mf_lease_quit(&node, wop, rubbish), -EBADMSG);
+	ck_assert_int_eq(mf_lease_quit(&node, wop, NULL), -EBADMSG);
 	ck_assert_uint_eq(lease.epoch, 99);
 }
 END_TEST
@@ -434,6 +555,10 @@ int main(void)
 	tcase_add_test(tcase, race);
 	tcase_add_test(tcase, replaced_holder_is_stopped);
 	tcase_add_test(tcase, stamp);
+	tcase_add_test(tcase, sharing);
+	tcase_add_test(tcase, passing);
+	tcase_add_test(tcase, passing_a_share);
+	tcase_add_test(tcase, raising);
 	tcase_add_test(tcase, damaged);
 	suite_add_tcase(suite, tcase);
 

@@ -69,7 +69,7 @@ static int make_lease(GByteArray **ret)
 	uint32_t holder = 9, waiters[] = { 11, 12 };
 	g_autoptr(GArray) h = g_array_append_vals(g_array_new(false, false, 4), &holder, 1);
 	g_autoptr(GArray) w = g_array_append_vals(g_array_new(false, false, 4), waiters, 2);
-	struct mf_lease_record rec = { MF_LEASE_EXCLUSIVE, 0x21, 0x1f, h, w };
+	struct mf_lease_record rec = { MF_LEASE_EXCLUSIVE, 0x21, 0x1f, 0x33, h, w };
 
 	return mf_lease_record_encode(&rec, ret);
 }

@@ -1,0 +1,169 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "sync/kernel.h"
+
+#include "sync/hold.h"
+#include "sync/inode.h"
+
+#include <string.h>
+
+#define VALID_MS 1000u
+#define CALM_US (10 * G_USEC_PER_SEC) /* nobody asked for the lease for so long: answers may be kept */
+#define NAMES_MAX 4096u		      /* more are answered without a time */
+#define MARGIN_US 20000		      /* the kernel counts from when it has the answer */
+
+struct name {
+	uint64_t parent;
+	char name[];
+};
+
+static guint name_hash(gconstpointer data)
+{
+	const struct name *name = data;
+
+	return g_str_hash(name->name) ^ (guint)name->parent;
+}
+
+static gboolean name_equal(gconstpointer a, gconstpointer b)
+{
+	const struct name *x = a, *y = b;
+
+	return x->parent == y->parent && strcmp(x->name, y->name) == 0;
+}
+
+static bool may_keep(const MfDir *dir)
+{
+	return dir->fs->kernel && dir->lease.mode != MF_LEASE_NONE && !dir->yielding &&
+	       (dir->contended_at == 0 || g_get_monotonic_time() - dir->contended_at > CALM_US);
+}
+
+static void answering(MfDir *dir, struct mf_stat *st)
+{
+	dir->answering++;
+	mf_dir_pin(dir);
+	st->answers[st->answers[0] ? 1 : 0] = dir;
+	dir->kernel_until = g_get_monotonic_time() + VALID_MS * INT64_C(1000) + MARGIN_US;
+}
+
+static void answer_attr(MfDir *dir, MfInode *inode, struct mf_stat *st)
+{
+	if (!may_keep(dir))
+		return;
+	if (!dir->kernel_inos)
+		dir->kernel_inos = g_hash_table_new_full(g_int64_hash, g_int64_equal, g_free, NULL);
+	if (g_hash_table_size(dir->kernel_inos) >= NAMES_MAX)
+		return;
+	g_hash_table_add(dir->kernel_inos, g_memdup2(&inode->ino, sizeof(inode->ino)));
+	st->attr_ms = VALID_MS;
+	answering(dir, st);
+}
+
+static void answer_name(MfDir *dir, const char *key, struct mf_stat *st)
+{
+	enum mf_space space = MF_SPACE_SELF;
+	size_t len = strlen(key + MF_KEY_PREFIX) + 1;
+
+	if (!may_keep(dir))
+		return;
+	if (!dir->kernel_names)
+		dir->kernel_names = g_hash_table_new_full(name_hash, name_equal, g_free, NULL);
+	if (g_hash_table_size(dir->kernel_names) >= NAMES_MAX)
+		return;
+	mf_key_is_entry(key, &space);
+	const MfInode *parent = space == MF_SPACE_SELF ? dir->inode : dir->sub[space];
+	struct name *name = g_malloc(sizeof(*name) + len);
+	name->parent = parent->ino;
+	memcpy(name->name, key + MF_KEY_PREFIX, len);
+	g_hash_table_add(dir->kernel_names, name);
+	st->name_ms = VALID_MS;
+	answering(dir, st);
+}
+
+void mf_kernel_answer(MfDir *parent, const char *key, MfInode *inode, struct mf_stat *st)
+{
+	bool is_dir = mf_inode_is_dir(inode);
+
+	if (is_dir && inode->dir && !inode->removed)
+		answer_attr(inode->dir, inode, st);
+	else if (inode->kind == MF_KIND_SYMLINK && parent)
+		answer_attr(parent, inode, st);
+	if (is_dir && parent && key)
+		answer_name(parent, key, st);
+}
+
+void mf_fs_answered(MfFs *fs, const struct mf_stat *st)
+{
+	if (!st->answers[0])
+		return;
+	g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&fs->lock);
+	for (unsigned i = 0; i < 2 && st->answers[i]; i++) {
+		MfDir *dir = st->answers[i];
+		if (--dir->answering == 0)
+			g_cond_broadcast(&dir->cond);
+		mf_dir_unpin(dir);
+	}
+}
+
+struct forgetting {
+	MfFs *fs;
+	MfDir *dir; /* pinned */
+	GHashTable *inos, *names;
+	bool *done; /* NULL: nobody waits any more */
+};
+
+static void forget(void *data, void *arg)
+{
+	struct forgetting *f = data;
+	MfFs *fs = arg;
+	GHashTableIter iter;
+	gpointer key;
+
+	if (f->names) {
+		g_hash_table_iter_init(&iter, f->names);
+		while (g_hash_table_iter_next(&iter, &key, NULL))
+			fs->kernel->forget_name(((struct name *)key)->parent, ((struct name *)key)->name, fs->kernel_arg);
+	}
+	if (f->inos) {
+		g_hash_table_iter_init(&iter, f->inos);
+		while (g_hash_table_iter_next(&iter, &key, NULL))
+			fs->kernel->forget_attr(*(uint64_t *)key, fs->kernel_arg);
+	}
+	g_mutex_lock(&fs->lock);
+	if (f->done)
+		*f->done = true;
+	g_cond_broadcast(&f->dir->cond);
+	mf_dir_unpin(f->dir);
+	g_mutex_unlock(&fs->lock);
+	g_clear_pointer(&f->inos, g_hash_table_unref);
+	g_clear_pointer(&f->names, g_hash_table_unref);
+	g_free(f);
+}
+
+void mf_kernel_forget(MfDir *dir)
+{
+	MfFs *fs = dir->fs;
+	bool done = false;
+
+	/* On their way: they reach the kernel before it forgets. */
+	while (dir->answering > 0)
+		g_cond_wait(&dir->cond, &fs->lock);
+	if ((!dir->kernel_inos && !dir->kernel_names) || dir->kernel_until <= g_get_monotonic_time() || !fs->kernel) {
+		g_clear_pointer(&dir->kernel_inos, g_hash_table_unref);
+		g_clear_pointer(&dir->kernel_names, g_hash_table_unref);
+		return;
+	}
+	struct forgetting *f = g_new(struct forgetting, 1);
+	*f = (struct forgetting){ fs, mf_dir_pin(dir), g_steal_pointer(&dir->kernel_inos), g_steal_pointer(&dir->kernel_names),
+		&done };
+	g_thread_pool_push(fs->forgetters, f, NULL);
+	/* The job may be stuck behind a request of the kernel that waits for this very lease. */
+	int64_t until = dir->kernel_until;
+	while (!done && g_cond_wait_until(&dir->cond, &fs->lock, until))
+		;
+	if (!done)
+		f->done = NULL;
+}
+
+GThreadPool *mf_kernel_pool(MfFs *fs)
+{
+	return g_thread_pool_new(forget, fs, -1, false, NULL);
+}

@@ -1,0 +1,19 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* sync/kernel.h - what the kernel may answer from its own cache, and taking that back.
+ *
+ * Model:   an answer about a directory, a name of one, or a symbolic link may be kept by the kernel for a short time, if
+ *          nobody else has asked for the lease of late. Before the lease leaves, the kernel is made to forget; that may
+ *          block on locks of the kernel which a request holds that waits for us, so nobody waits for it longer than the
+ *          time for which the answers were good. Names and attributes of files are never kept.
+ * Threads: fs->lock held.
+ */
+#pragma once
+
+#include "sync/model.h"
+
+/* Fills the times in @st, for an answer about @inode, found under @key of @parent (NULL: no name is answered). */
+void mf_kernel_answer(MfDir *parent, const char *key, MfInode *inode, struct mf_stat *st);
+/* Until this returns what it was given under the lease of @dir is gone from the kernel. Waits. */
+void mf_kernel_forget(MfDir *dir);
+/* The threads that make it forget. */
+GThreadPool *mf_kernel_pool(MfFs *fs);

@@ -1,0 +1,26 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* sync/locks.h - file locks across nodes.
+ *
+ * Model:   who holds a directory exclusively is the lock manager of its inodes: their locks, and the requests that wait, are in
+ *          its lock table, whoever owns them. With the lease they move, as records l/<inode>. A request that waits keeps
+ *          an id on its own node. When it gets its lock elsewhere, the lock manager makes that durable first, then says so
+ *          (MF_NOTICE_LOCK); should that notice get lost, the next look at the records tells the same.
+ *          Owners on dead nodes are dropped by whoever has, or takes, the lease.
+ * Threads: fs->lock held.
+ */
+#pragma once
+
+#include "sync/model.h"
+
+/* Records read with the lease: struct mf_kv. */
+int mf_locks_take(MfDir *dir, GArray *kvs);
+/* Adds to the operation that gives the lease up what RADOS must know. */
+void mf_locks_note(MfDir *dir, MfWop *wop);
+/* The lease is gone: somebody else is the lock manager. */
+void mf_locks_left(MfDir *dir);
+/* The lock manager says that request @id has its lock. */
+void mf_locks_granted(MfFs *fs, uint64_t id);
+/* Other nodes may have ended: drops their owners, and looks after requests of ours that wait at a lock manager that died. */
+void mf_locks_check_owners(MfFs *fs);
+/* A handle is closed. May be called without the lease; then the rest is done in the background. */
+void mf_locks_release(MfFs *fs, MfInode *inode, uint64_t fh, GArray *done);

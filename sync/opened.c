@@ -1,0 +1,132 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "sync/opened.h"
+
+#include "sync/dir.h"
+#include "sync/inode.h"
+#include "sync/reaper.h"
+#include "sync/recall.h"
+
+#include <string.h>
+
+static bool parse(const char *key, uint64_t *ret_ino, uint64_t *ret_incarnation)
+{
+	/* "o/", 16 digits, ".", 16 digits */
+	return mf_key_parse_number(key, MF_KEY_OPEN, ret_ino) && key[MF_KEY_PREFIX + 16] == '.' &&
+	       mf_key_parse_number(key + MF_KEY_PREFIX + 17, "", ret_incarnation);
+}
+
+/* It is in RADOS and should not be. */
+static void drop_record(MfDir *dir, const char *key)
+{
+	MfShard *head = dir->shards->pdata[0];
+
+	if (dir->lease.mode != MF_LEASE_EXCLUSIVE)
+		return;
+	g_hash_table_insert(head->values, g_strdup(key), g_byte_array_new());
+	mf_dir_set_value(dir, head, key, NULL);
+}
+
+int mf_opened_take(MfDir *dir, GArray *kvs)
+{
+	MfFs *fs = dir->fs;
+
+	for (unsigned i = 0; i < kvs->len; i++) {
+		const char *key = g_array_index(kvs, struct mf_kv, i).key;
+		uint64_t ino, incarnation;
+
+		if (!parse(key, &ino, &incarnation))
+			continue;
+		switch (mf_node_holder(fs->node, (uint32_t)incarnation)) {
+		case MF_HOLDER_SELF:
+			g_hash_table_add(dir->noted_open, g_memdup2(&ino, sizeof(ino)));
+			break;
+		case MF_HOLDER_LIVE: {
+			GArray *list = g_hash_table_lookup(dir->foreign_open, &ino);
+			uint32_t inc = (uint32_t)incarnation;
+			if (!list) {
+				list = g_array_new(false, false, sizeof(uint32_t));
+				g_hash_table_insert(dir->foreign_open, g_memdup2(&ino, sizeof(ino)), list);
+			}
+			g_array_append_val(list, inc);
+			break;
+		}
+		case MF_HOLDER_CLEAN:
+		case MF_HOLDER_LOST:
+			drop_record(dir, key);
+			break;
+		}
+	}
+	return 0;
+}
+
+void mf_opened_note(MfDir *dir, MfWop *wop)
+{
+	MfFs *fs = dir->fs;
+	uint32_t self = mf_node_incarnation(fs->node);
+	GHashTableIter iter;
+	gpointer key;
+
+	g_hash_table_iter_init(&iter, fs->opened);
+	while (g_hash_table_iter_next(&iter, &key, NULL)) {
+		const MfInode *inode = key;
+		if (inode->dir != dir || (!inode->published && inode->kind == MF_KIND_MESSAGE))
+			continue;
+		g_autofree char *record = mf_key_pair(MF_KEY_OPEN, inode->ino, self);
+		if (!g_hash_table_contains(dir->noted_open, &inode->ino))
+			mf_wop_omap_set(wop, record, "1", 1);
+	}
+	g_hash_table_iter_init(&iter, dir->noted_open);
+	while (g_hash_table_iter_next(&iter, &key, NULL)) {
+		const MfInode *inode = mf_inode_find(fs, *(uint64_t *)key);
+		g_autofree char *record = mf_key_pair(MF_KEY_OPEN, *(uint64_t *)key, self);
+		if (!inode || inode->opens == 0 || inode->dir != dir)
+			mf_wop_omap_rm(wop, record);
+	}
+}
+
+void mf_opened_clear(MfDir *dir)
+{
+	g_hash_table_remove_all(dir->noted_open);
+	g_hash_table_remove_all(dir->foreign_open);
+}
+
+bool mf_opened_elsewhere(MfDir *dir, uint64_t ino)
+{
+	GArray *list = dir ? g_hash_table_lookup(dir->foreign_open, &ino) : NULL;
+
+	for (unsigned i = 0; list && i < list->len; i++) {
+		if (mf_node_holder(dir->fs->node, g_array_index(list, uint32_t, i)) == MF_HOLDER_LIVE)
+			return true;
+	}
+	return false;
+}
+
+void mf_opened_closed(MfFs *fs, MfInode *inode)
+{
+	MfDir *dir = inode->dir;
+
+	if (!dir || mf_inode_is_dir(inode))
+		return;
+	/* While the lease is ours the record goes when it leaves. */
+	if (dir->lease.mode != MF_LEASE_EXCLUSIVE && dir->passed_to)
+		mf_notice_send(fs, dir->passed_to, MF_NOTICE_CLOSED, dir->inode->ino, inode->ino);
+}
+
+void mf_opened_closed_elsewhere(MfDir *dir, uint64_t ino, uint32_t incarnation)
+{
+	GArray *list = g_hash_table_lookup(dir->foreign_open, &ino);
+
+	if (dir->lease.mode != MF_LEASE_EXCLUSIVE || !list)
+		return;
+	for (unsigned i = 0; i < list->len; i++) {
+		if (g_array_index(list, uint32_t, i) != incarnation)
+			continue;
+		g_autofree char *key = mf_key_pair(MF_KEY_OPEN, ino, incarnation);
+		g_array_remove_index(list, i);
+		if (list->len == 0)
+			g_hash_table_remove(dir->foreign_open, &ino);
+		drop_record(dir, key);
+		mf_reaper_released(dir, ino);
+		return;
+	}
+}

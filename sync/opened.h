@@ -1,0 +1,23 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* sync/opened.h - files that a node has open in a directory whose lease it gave up.
+ *
+ * Model:   with the lease goes a record o/<inode>.<incarnation> for each file of the directory that is open here. Whoever
+ *          deletes the last name of such a file leaves its bytes, and the to-delete record, until these are gone, or the
+ *          incarnation is.
+ * Threads: fs->lock held.
+ */
+#pragma once
+
+#include "sync/model.h"
+
+/* Records read with the lease: struct mf_kv. */
+int mf_opened_take(MfDir *dir, GArray *kvs);
+/* Adds to the operation that gives the lease up what RADOS must know. */
+void mf_opened_note(MfDir *dir, MfWop *wop);
+/* The lease is gone. */
+void mf_opened_clear(MfDir *dir);
+/* A node that lives has it open. */
+bool mf_opened_elsewhere(MfDir *dir, uint64_t ino);
+/* The last descriptor on this node is closed. */
+void mf_opened_closed(MfFs *fs, MfInode *inode);
+void mf_opened_closed_elsewhere(MfDir *dir, uint64_t ino, uint32_t incarnation);

@@ -1,0 +1,384 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "sync/recall.h"
+
+#include "store/notice.h"
+#include "sync/commit.h"
+#include "sync/dir.h"
+#include "sync/hold.h"
+#include "sync/inode.h"
+#include "sync/kernel.h"
+#include "sync/locks.h"
+#include "sync/opened.h"
+#include "sync/sweep.h"
+
+#include <errno.h>
+
+#define HOLD_MIN_US 5000 /* a node that is busy in it keeps a lease so long at least */
+#define IDLE_US 200	 /* no operation for this long: not busy */
+#define RETRY_US G_USEC_PER_SEC
+
+/* ---- notices ---- */
+
+struct sending {
+	MfFs *fs;
+	uint64_t ino;
+	uint32_t to;
+	bool recall;
+};
+
+static void sent(int result, unsigned alive, unsigned silent, void *arg)
+{
+	struct sending *sending = arg;
+	MfFs *fs = sending->fs;
+
+	g_mutex_lock(&fs->lock);
+	MfInode *inode = sending->recall ? mf_inode_find(fs, sending->ino) : NULL;
+	/* Nobody took it, so perhaps nobody is there; who waits looks into it. */
+	if (inode && inode->kind == MF_KIND_DIR && inode->dir && inode->dir->acquiring &&
+		(result == -ENOENT || (result == 0 && alive == 0))) {
+		inode->dir->suspect = sending->to;
+		g_cond_broadcast(&inode->dir->cond);
+	}
+	fs->sending--;
+	g_cond_broadcast(&fs->sent_cond);
+	g_mutex_unlock(&fs->lock);
+	g_free(sending);
+}
+
+static void notify(MfFs *fs, uint32_t to, const struct mf_notice *notice)
+{
+	g_autoptr(GByteArray) bytes = mf_notice_encode(notice);
+	struct sending *sending = g_new(struct sending, 1);
+
+	*sending = (struct sending){ fs, notice->ino, to, notice->kind == MF_NOTICE_RECALL };
+	fs->sending++;
+	/* The answer may come before this returns, and it takes the lock. */
+	g_mutex_unlock(&fs->lock);
+	mf_node_send(fs->node, to, bytes->data, bytes->len, sent, sending);
+	g_mutex_lock(&fs->lock);
+}
+
+void mf_recall_send(MfDir *dir, uint32_t holder, enum mf_lease_mode mode)
+{
+	MfFs *fs = dir->fs;
+
+	notify(fs, holder,
+		&(struct mf_notice){
+			.kind = MF_NOTICE_RECALL,
+			.mode = mode,
+			.from = mf_node_incarnation(fs->node),
+			.ino = dir->inode->ino,
+		});
+}
+
+void mf_notice_send(MfFs *fs, uint32_t to, enum mf_notice_kind kind, uint64_t ino, uint64_t arg)
+{
+	notify(fs, to, &(struct mf_notice){ .kind = kind, .from = mf_node_incarnation(fs->node), .ino = ino, .arg = arg });
+}
+
+/* ---- giving up ---- */
+
+/* A node in the middle of a burst of operations goes on for a moment: handing over costs as much as several of them. */
+static void hold_for_a_while(MfDir *dir)
+{
+	MfFs *fs = dir->fs;
+
+	for (;;) {
+		int64_t now = g_get_monotonic_time();
+		int64_t idle = dir->users > 0 ? now + IDLE_US : dir->used_at + IDLE_US;
+		int64_t until = MIN(dir->held_since + HOLD_MIN_US, idle);
+		if (now >= until || fs->stopping)
+			return;
+		g_cond_wait_until(&dir->cond, &fs->lock, until);
+	}
+}
+
+/* Nobody is inside and nobody enters: all changes to RADOS. */
+static int commit_all(MfDir *dir)
+{
+	for (bool any = true; any;) {
+		any = false;
+		for (unsigned i = 0; i < dir->shards->len; i++) {
+			MfShard *shard = dir->shards->pdata[i];
+			if (!mf_commit_is_needed(shard))
+				continue;
+			shard->seq++; /* times are no change of their own */
+			int r = mf_commit_wait(shard);
+			if (r < 0)
+				return r;
+			any = true;
+		}
+	}
+	return 0;
+}
+
+static void forget_content(MfDir *dir)
+{
+	mf_opened_clear(dir);
+	mf_dir_unload(dir);
+	for (unsigned i = 0; i < dir->shards->len; i++) {
+		MfShard *shard = dir->shards->pdata[i];
+		shard->known = shard->loaded;
+		shard->loaded = shard->stamped = false;
+		g_hash_table_remove_all(shard->values);
+	}
+	dir->lease.mode = MF_LEASE_NONE;
+}
+
+/* What the record says about our lease after a write whose result is unknown. 1: it is not ours any more. */
+static int still_ours(MfFs *fs, const char *oid, const struct mf_lease *lease)
+{
+	g_autoptr(GArray) busy = g_array_new(false, false, sizeof(uint32_t));
+	g_autoptr(GArray) waiters = g_array_new(false, false, sizeof(uint32_t));
+	g_autoptr(MfRop) rop = mf_rop_new();
+	struct mf_lease now;
+
+	mf_rop_xattrs(rop);
+	int r = mf_pool_read(fs->pool, MF_POOL_META, oid, rop);
+	if (r < 0)
+		return r;
+	r = mf_lease_examine(fs->node, mf_rop_get_xattr(rop, MF_XATTR_LEASE), lease->mode, &now, busy, waiters);
+	return r == 0 && now.serial == lease->serial ? 0 : 1;
+}
+
+/* Who is served next: the first in the queue that lives. */
+static struct mf_waiter next_waiter(MfDir *dir)
+{
+	while (dir->waiters->len > 0) {
+		struct mf_waiter waiter = g_array_index(dir->waiters, struct mf_waiter, 0);
+		if (mf_node_holder(dir->fs->node, waiter.incarnation) == MF_HOLDER_LIVE)
+			return waiter;
+		g_array_remove_index(dir->waiters, 0);
+	}
+	return (struct mf_waiter){ 0, MF_LEASE_NONE };
+}
+
+/* Steps 3 and 4 for an exclusive lease. */
+static int hand_over(MfDir *dir)
+{
+	MfFs *fs = dir->fs;
+	MfShard *head = dir->shards->pdata[0];
+	g_autofree char *oid = mf_oid_dir(dir->inode->ino, 0);
+	g_autoptr(GArray) queue = g_array_new(false, false, sizeof(uint32_t));
+	g_autoptr(MfWop) wop = mf_wop_new();
+	struct mf_lease next;
+
+	int r = commit_all(dir);
+	if (r < 0)
+		return r;
+	struct mf_waiter to = next_waiter(dir);
+	bool share = to.mode == MF_LEASE_SHARED && !mf_dir_is_maildir(dir);
+	for (unsigned i = 1; i < dir->waiters->len && !share; i++)
+		g_array_append_val(queue, g_array_index(dir->waiters, struct mf_waiter, i).incarnation);
+	r = mf_lease_pass(fs->node, wop, &dir->lease, to.incarnation, share ? MF_LEASE_SHARED : MF_LEASE_EXCLUSIVE, queue, &next);
+	if (r < 0)
+		return r;
+	/* Who commits after us asserts it: what has been said here must be the last word. */
+	mf_wop_cmpxattr(wop, MF_XATTR_LAST, MF_CMP_EQ, head->last, strlen(head->last));
+	mf_opened_note(dir, wop);
+	mf_locks_note(dir, wop);
+	mf_wop_full_force(wop);
+	g_mutex_unlock(&fs->lock);
+	r = mf_pool_write(fs->pool, MF_POOL_META, oid, wop);
+	if (r == -ECANCELED || r == -ETIMEDOUT) {
+		int rr = still_ours(fs, oid, &dir->lease);
+		r = rr == 1 ? 0 : rr == 0 ? -EAGAIN : rr;
+	}
+	g_mutex_lock(&fs->lock);
+	if (r < 0)
+		return r;
+	mf_locks_left(dir);
+	if (share) {
+		dir->lease = next;
+	} else {
+		forget_content(dir);
+	}
+	/* All who may enter now: with a shared lease every reader, without one (the queue is in the record) the first. */
+	dir->passed_to = to.incarnation;
+	for (unsigned i = 0; i < dir->waiters->len && (share || i == 0); i++) {
+		struct mf_waiter waiter = g_array_index(dir->waiters, struct mf_waiter, i);
+		mf_notice_send(fs, waiter.incarnation, MF_NOTICE_GRANT, dir->inode->ino, 0);
+	}
+	g_array_set_size(dir->waiters, 0);
+	return 0;
+}
+
+static bool is_shared(GBytes *record)
+{
+	struct mf_lease_record rec;
+
+	if (!record || mf_lease_record_decode(g_bytes_get_data(record, NULL), g_bytes_get_size(record), &rec) < 0)
+		return false;
+	bool shared = rec.mode == MF_LEASE_SHARED;
+	mf_lease_record_clear(&rec);
+	return shared;
+}
+
+/* Leaves a lease that we share, or one that we were given and do not use. -EAGAIN: our upgrade was faster. */
+static int quit(MfDir *dir)
+{
+	MfFs *fs = dir->fs;
+	g_autofree char *oid = mf_oid_dir(dir->inode->ino, 0);
+	bool sharing = dir->lease.mode == MF_LEASE_SHARED;
+	int r;
+
+	g_mutex_unlock(&fs->lock);
+	for (;;) {
+		g_autoptr(MfRop) rop = mf_rop_new();
+		g_autoptr(MfWop) wop = mf_wop_new();
+		mf_rop_xattrs(rop);
+		r = mf_pool_read(fs->pool, MF_POOL_META, oid, rop);
+		if (r == 0 && sharing && !is_shared(mf_rop_get_xattr(rop, MF_XATTR_LEASE)))
+			r = -EAGAIN;
+		if (r == 0)
+			r = mf_lease_quit(fs->node, wop, mf_rop_get_xattr(rop, MF_XATTR_LEASE));
+		if (r != 0)
+			break;
+		mf_wop_full_force(wop);
+		r = mf_pool_write(fs->pool, MF_POOL_META, oid, wop);
+		if (r != -ECANCELED)
+			break;
+	}
+	g_mutex_lock(&fs->lock);
+	if (r < 0 && r != -ENOENT)
+		return r;
+	if (dir->lease.mode != MF_LEASE_NONE)
+		forget_content(dir);
+	for (unsigned i = 0; i < dir->waiters->len; i++) {
+		struct mf_waiter waiter = g_array_index(dir->waiters, struct mf_waiter, i);
+		mf_notice_send(fs, waiter.incarnation, MF_NOTICE_GRANT, dir->inode->ino, 0);
+	}
+	g_array_set_size(dir->waiters, 0);
+	return 0;
+}
+
+static void drain(MfDir *dir)
+{
+	dir->draining = true;
+	while (dir->users > 0 || dir->splitting)
+		g_cond_wait(&dir->cond, &dir->fs->lock);
+}
+
+/* Directory pinned. */
+static void yield(MfFs *fs, void *arg)
+{
+	MfDir *dir = arg;
+	int r = -EAGAIN;
+
+	g_mutex_lock(&fs->lock);
+	dir->contended_at = g_get_monotonic_time();
+	while (r < 0 && !fs->closing && !mf_node_is_fenced(fs->node) && !dir->inode->removed) {
+		if (dir->lease.mode == MF_LEASE_EXCLUSIVE && !dir->acquiring) {
+			hold_for_a_while(dir);
+			mf_kernel_forget(dir);
+			if (dir->lease.mode != MF_LEASE_EXCLUSIVE || dir->acquiring)
+				continue;
+			drain(dir);
+			r = hand_over(dir);
+		} else if (dir->acquiring && dir->lease.mode != MF_LEASE_SHARED) {
+			/* Whoever acquires it goes on with the queue. */
+			r = 0;
+			break;
+		} else {
+			/* One who upgrades lets go as well, or two of them would wait for each other. */
+			mf_kernel_forget(dir);
+			bool upgrading = dir->acquiring;
+			if (!upgrading)
+				drain(dir);
+			while (dir->users > 0)
+				g_cond_wait(&dir->cond, &fs->lock);
+			if (dir->lease.mode == MF_LEASE_EXCLUSIVE)
+				continue; /* the upgrade came through meanwhile */
+			r = quit(dir);
+			while (r == -EAGAIN && upgrading && dir->acquiring)
+				g_cond_wait(&dir->cond, &fs->lock);
+		}
+		dir->draining = false;
+		g_cond_broadcast(&dir->cond);
+		if (r < 0 && r != -EAGAIN) {
+			g_mutex_unlock(&fs->lock);
+			g_usleep(RETRY_US);
+			g_mutex_lock(&fs->lock);
+		}
+	}
+	dir->yielding = false;
+	dir->draining = false;
+	g_cond_broadcast(&dir->cond);
+	if (dir->waiters->len > 0 && dir->lease.mode != MF_LEASE_NONE && !fs->closing && !dir->acquiring)
+		mf_recall_pending(dir);
+	MfInode *inode = mf_inode_pin(dir->inode);
+	mf_dir_unpin(dir);
+	mf_inode_unpin(fs, inode);
+	g_mutex_unlock(&fs->lock);
+}
+
+void mf_recall_pending(MfDir *dir)
+{
+	if (dir->waiters->len == 0 || dir->yielding || dir->fs->closing)
+		return;
+	dir->yielding = true;
+	mf_fs_work(dir->fs, yield, mf_dir_pin(dir));
+}
+
+static void add_waiter(MfDir *dir, uint32_t incarnation, enum mf_lease_mode mode)
+{
+	for (unsigned i = 0; i < dir->waiters->len; i++) {
+		struct mf_waiter *waiter = &g_array_index(dir->waiters, struct mf_waiter, i);
+		if (waiter->incarnation == incarnation) {
+			waiter->mode = MAX(waiter->mode, mode);
+			return;
+		}
+	}
+	struct mf_waiter waiter = { incarnation, mode };
+	g_array_append_val(dir->waiters, waiter);
+}
+
+static void recalled(MfFs *fs, const struct mf_notice *notice)
+{
+	MfInode *inode = mf_inode_find(fs, notice->ino);
+
+	if (fs->closing || (inode && (inode->kind != MF_KIND_DIR || inode->removed)))
+		return;
+	if (!inode)
+		inode = mf_inode_new(fs, notice->ino, MF_KIND_DIR);
+	MfDir *dir = inode->dir ? inode->dir : mf_dir_shell(fs, inode);
+	add_waiter(dir, notice->from, notice->mode);
+	dir->contended_at = g_get_monotonic_time();
+	mf_recall_pending(dir);
+}
+
+void mf_recall_listen(const void *data, size_t len, void *arg)
+{
+	MfFs *fs = arg;
+	struct mf_notice notice;
+
+	if (mf_notice_decode(data, len, &notice) < 0)
+		return;
+	g_mutex_lock(&fs->lock);
+	MfInode *inode = mf_inode_find(fs, notice.ino);
+	switch (notice.kind) {
+	case MF_NOTICE_RECALL:
+		recalled(fs, &notice);
+		break;
+	case MF_NOTICE_GRANT:
+		if (inode && inode->kind == MF_KIND_DIR && inode->dir) {
+			inode->dir->grants++;
+			g_cond_broadcast(&inode->dir->cond);
+		}
+		break;
+	case MF_NOTICE_LOCK:
+		mf_locks_granted(fs, notice.arg);
+		break;
+	case MF_NOTICE_MEMBERS:
+		fs->members_changed++;
+		g_cond_broadcast(&fs->sweep_cond);
+		break;
+	case MF_NOTICE_CLOSED:
+		if (inode && inode->kind == MF_KIND_DIR && inode->dir)
+			mf_opened_closed_elsewhere(inode->dir, notice.arg, notice.from);
+		break;
+	default: /* of a newer version: a hint that we do without */
+		break;
+	}
+	g_mutex_unlock(&fs->lock);
+}
