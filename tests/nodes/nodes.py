@@ -117,6 +117,12 @@ class Nodes:
         mount = self.filesystems[number].mount(wrapper=self.before[number], env=self.env, deadline=60)
         self.mounts[number:number + 1] = [mount]
 
+    def dead(self):
+        """What the daemons that have ended said at last."""
+        return "; ".join("n%d ended with %d: %s" % (number, mount.process.returncode,
+                                                    " | ".join(mount.log_text().splitlines()[-4:]))
+                         for number, mount in enumerate(self.mounts) if mount.process.poll() is not None)
+
     def cut(self, number, cut=True):
         if not self.bridge:
             raise Skipped("the nodes share one network")

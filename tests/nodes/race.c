@@ -12,7 +12,7 @@
 #include <unistd.h>
 
 enum race { RACE_CREATE, RACE_MKDIR, RACE_LINK, RACE_RENAME, RACE_NOREPLACE, RACE_UNLINK, RACE_PUBLISH, RACES };
-enum { ROUNDS = 150, WORKERS_MAX = 16 };
+enum { ROUNDS = 50, WORKERS_MAX = 16 };
 
 static const struct {
 	const char *what;
