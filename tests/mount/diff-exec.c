@@ -545,10 +545,12 @@ static int do_op(int side, const struct op *op, int fd, struct result *res)
 static void exec_here(struct world *w, int side, const struct op *op, struct result *res)
 {
 	const struct cred *c = &mf_diff_creds[op->cred];
-	int fd = fds[side][op->slot];
+	int fd = fds[side][op->slot], view = w->view;
 
 	memset(res, 0, sizeof(*res));
+	mf_nodes_view(w, op->node);
 	mf_exec_enter(w, side);
+	mf_nodes_view(w, view);
 	res->have_fd = fd >= 0 && fstat(fd, &res->fd_pre) == 0;
 	umask(op->umask);
 	become(c);
@@ -610,7 +612,7 @@ int mf_exec_start(struct world *w)
 {
 	memset(fds, -1, sizeof(fds));
 	w->pid[0] = getpid();
-	for (int i = 1; i < NACTORS; i++) {
+	for (int i = 1; i < w->actors; i++) {
 		int sv[2];
 
 		if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, sv) < 0)
@@ -631,9 +633,9 @@ int mf_exec_start(struct world *w)
 	return 0;
 }
 
-void mf_exec_stop(void)
+void mf_exec_stop(struct world *w)
 {
-	for (int i = 1; i < NACTORS; i++) {
+	for (int i = 1; i < w->actors; i++) {
 		close(agent_sock[i]);
 		waitpid(agent_pid[i], NULL, 0);
 	}

@@ -387,7 +387,7 @@ static void draw_open(struct world *w, struct op *op)
 		draw_dir(w, op->path, 60);
 		op->flags = O_RDONLY | (chance(w, 70) ? O_DIRECTORY : 0);
 	} else if (chance(w, 25)) { /* one more description of an open file: locks meet there */
-		const struct slot *s = &w->slot[mf_rand_below(w, NACTORS)][mf_rand_below(w, NSLOTS)];
+		const struct slot *s = &w->slot[mf_rand_below(w, w->actors)][mf_rand_below(w, NSLOTS)];
 
 		if (s->open && s->path[0])
 			strcpy(op->path, s->path);
@@ -410,7 +410,7 @@ static bool draw_slot(struct world *w, struct op *op, bool dir)
 		return true;
 	for (int pass = 0; pass < 2; pass++) {
 		pick = pass ? (int)mf_rand_below(w, n) : -1;
-		for (int a = 0; a < NACTORS; a++)
+		for (int a = 0; a < w->actors; a++)
 			for (int s = 0; s < NSLOTS; s++) {
 				const struct slot *slot = &w->slot[a][s];
 
@@ -604,7 +604,7 @@ static bool queue_maildir_removal(struct world *w, const struct op *base)
 static bool draw_early_publish(struct world *w, struct op *op)
 {
 	for (int tries = 0; tries < 8; tries++) {
-		const struct slot *s = &w->slot[mf_rand_below(w, NACTORS)][mf_rand_below(w, NSLOTS)];
+		const struct slot *s = &w->slot[mf_rand_below(w, w->actors)][mf_rand_below(w, NSLOTS)];
 		const char *tmp = s->open && s->accmode != O_RDONLY ? strstr(s->path, "/tmp/") : NULL;
 
 		if (!tmp)
@@ -870,7 +870,7 @@ static void draw_op(struct world *w, struct op *op)
 		op->kind = OP_STAT;
 	if (creates(op->kind) && w->entries > ENTRIES_MAX && chance(w, 70))
 		op->kind = chance(w, 60) ? OP_UNLINK : OP_RMDIR;
-	op->actor = chance(w, 60) ? 0 : mf_rand_below(w, NACTORS);
+	op->actor = w->nodes == 1 && chance(w, 60) ? 0 : mf_rand_below(w, w->actors);
 	op->cred = chance(w, 50) ? 0 : mf_rand_below(w, NCREDS);
 	op->umask = umasks[mf_rand_below(w, COUNT(umasks))];
 	op->slot = mf_rand_below(w, NSLOTS);

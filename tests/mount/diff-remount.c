@@ -92,7 +92,7 @@ bool mf_remount(struct world *w)
 	was = see_all(w);
 	if (w->rules == RULES_MAILFS)
 		mf_rules_drop_volatile(w);
-	mf_exec_stop();
+	mf_exec_stop(w);
 	memset(w->slot, 0, sizeof(w->slot));
 	if (fchdir(w->home) < 0 || chroot(".") < 0 || close(w->root[SIDE_A]) < 0)
 		return mf_state_differs(w, "leaving A: %s", strerror(errno));
@@ -103,6 +103,7 @@ bool mf_remount(struct world *w)
 		fprintf(stderr, "difftest: the remount command: status %d; %s: %s\n", status, path, strerror(errno));
 		exit(2);
 	}
+	w->node_root[0] = w->root[SIDE_A];
 	if (mf_exec_start(w) < 0)
 		exit(2);
 	is = see_all(w);

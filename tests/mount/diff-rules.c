@@ -15,6 +15,13 @@
  *  - a published message: open for writing, truncate, and writes through an older descriptor: EPERM. A file created
  *    in cur or new is written by its creator alone until it closes it.
  *  - xattrs other than user.*: EOPNOTSUPP.
+ *
+ * On several nodes (diff-nodes.c):
+ *  - a Maildir's tmp shows each node its own names only: what concerns a tmp is done and looked at on one node, another
+ *    one for each tmp.
+ *  - a name in a tmp counts in st_nlink on its own node, and changes ctime there: both are not compared meanwhile.
+ *  - a published message that is renamed into a tmp has left the other nodes: left out.
+ *  - l_pid of a lock of another node is any number.
  */
 #include "diff.h"
 
@@ -474,6 +481,43 @@ void mf_rules_learn(struct world *w, const struct op *op)
 		put(&once_linked, p.st.st_ino, true);
 	if (p.space == SPACE_CUR || p.space == SPACE_NEW)
 		put(&published, p.st.st_ino, true);
+}
+
+/* The text of the symbolic link @path, as a path of its own. */
+static bool follow(const char *path, char *ret)
+{
+	char text[PATH_CAP] = { 0 }, parent[PATH_CAP];
+
+	if (readlink(path, text, sizeof(text) - 1) <= 0)
+		return false;
+	mf_parent(path, parent);
+	if (text[0] == '/')
+		parent[0] = 0;
+	return snprintf(ret, PATH_CAP, "%s%s%s", parent, parent[0] ? "/" : "", text) < PATH_CAP;
+}
+
+int mf_rules_tmps(struct world *w, const char *path, ino_t ret[TMPS_MAX])
+{
+	char at[PATH_CAP], next[PATH_CAP], real[PATH_MAX];
+	struct place p;
+	struct stat st;
+	int n = 0;
+
+	mf_exec_enter(w, SIDE_B);
+	strcpy(at, path);
+	while (n + 2 <= TMPS_MAX) {
+		locate(at, &p);
+		if (p.known && p.space == SPACE_TMP)
+			ret[n++] = p.dir;
+		if (realpath(at, real) && stat(real, &st) == 0 && S_ISDIR(st.st_mode) &&
+			space_of_dir(real) == SPACE_TMP)
+			ret[n++] = st.st_ino;
+		/* where it leads need not be there: open makes it */
+		if (n > 0 || !p.exists || !S_ISLNK(p.st.st_mode) || !follow(at, next) || !strcmp(at, next))
+			break;
+		strcpy(at, next);
+	}
+	return n;
 }
 
 static int drop_volatile(const char *path, const struct stat *st, int flag, struct FTW *ftw)

@@ -5,7 +5,8 @@
  *          data; an actor (this process, or one of the forked helpers, so that POSIX locks have several owners)
  *          executes it on one side and answers with a `struct result`. Every path is relative to the tree's root,
  *          and the actor is in a chroot of that tree while it works, so no link leads out of it.
- * Threads: none; one step at a time.
+ *          Side A may be mounted several times, each mount a node: an operation is done on one and looked at on
+ * another. Threads: none; one step at a time.
  */
 #ifndef TESTS_MOUNT_DIFF_H
 #define TESTS_MOUNT_DIFF_H
@@ -19,7 +20,7 @@
 
 enum { SIDE_A, SIDE_B, NSIDES };
 /* one slot more than steps use: what a rule tries on B goes there */
-enum { NACTORS = 3, NSLOTS = 8, SLOT_DRY = NSLOTS, NCREDS = 4, PATH_CAP = 3000, NAME_CAP = 300 };
+enum { NACTORS = 8, NSLOTS = 8, SLOT_DRY = NSLOTS, NCREDS = 4, PATH_CAP = 3000, NAME_CAP = 300, NNODES = NACTORS };
 
 enum op_kind {
 	OP_LSTAT,
@@ -75,6 +76,7 @@ enum op_kind {
 struct op {
 	enum op_kind kind;
 	int actor, cred, slot;
+	int node; /* where A does it; what a slot holds is on the node that the actor is on */
 	mode_t umask;
 	char path[PATH_CAP];  /* also the symlink's text's place, the link's or rename's source */
 	char path2[PATH_CAP]; /* rename/link: target; symlink: the text */
@@ -130,7 +132,12 @@ struct features {
 
 struct world {
 	const char *dir[NSIDES];
-	int root[NSIDES];   /* the tree */
+	int root[NSIDES]; /* the tree; of A: on the node that looks */
+	int actors;	  /* of NACTORS; actor i opens and locks on node i % nodes */
+	int nodes;	  /* mounts of A */
+	const char *node_dir[NNODES];
+	int node_root[NNODES];
+	int view;	    /* the node that looks */
 	int backup;	    /* a directory on side B outside of the tree */
 	pid_t pid[NACTORS]; /* who owns which lock */
 	struct slot slot[NACTORS][NSLOTS + 1];
@@ -153,7 +160,7 @@ extern const char *const mf_diff_kind_names[OP_KINDS];
 
 /* diff-exec.c */
 int mf_exec_start(struct world *w);
-void mf_exec_stop(void);
+void mf_exec_stop(struct world *w);
 void mf_exec_enter(struct world *w, int side); /* chroot and chdir to that tree */
 void mf_exec_op(struct world *w, int side, const struct op *op, struct result *ret);
 bool mf_exec_set_perturb(const char *spec);
@@ -178,8 +185,27 @@ void mf_rules_forget_undo(struct world *w);
 void mf_rules_undo(struct world *w, const struct op *dry);
 void mf_rules_learn(struct world *w, const struct op *op); /* after a success on both; an open: only if it created */
 
+/* The tmp directories of Maildirs, by their inodes of B, that @path is or lies in, followed or not; how many. */
+enum { TMPS_MAX = 4 };
+int mf_rules_tmps(struct world *w, const char *path, ino_t ret[TMPS_MAX]);
+
 /* What lies in the tmp directories of Maildirs and nowhere else does not outlive the mount: off B with it. */
 void mf_rules_drop_volatile(struct world *w);
+
+/* diff-nodes.c */
+struct touched;
+void mf_nodes_set_up(struct world *w);
+void mf_nodes_tear_down(struct world *w);
+void mf_nodes_view(struct world *w, int node);
+/* Draws where the step is done and who looks. False: left out, it is on two nodes at once. */
+bool mf_nodes_choose(struct world *w, struct op *op);
+/* The one node that may look at @path, or @other. */
+int mf_nodes_viewer(struct world *w, const char *path, int other);
+void mf_nodes_learn(struct world *w, const struct op *op); /* after a success on both */
+/* Its nlink and ctime are not the same on all nodes now: it has or had a name in a tmp. */
+bool mf_nodes_differ_in_links(struct world *w, const struct stat *b);
+/* All nodes show the same inodes. */
+bool mf_nodes_compare(struct world *w, const struct touched *t);
 
 /* diff-remount.c */
 bool mf_remount(struct world *w);

@@ -34,6 +34,15 @@ check "nor when the rules of mailfs answer for A" 0 --ops 4000 --maildir --rules
 for fault in errno data readdata mode nsec mtime name xattr lock pos nlink mknod suid rename; do
 	check "finds a spoilt $fault" 1 --ops 20000 --perturb "$fault@5"
 done
+nodes="--node $dir/a --node $dir/a"
+# shellcheck disable=SC2086 # a list
+{
+	check "several nodes that are one directory do not differ" 0 --ops 4000 $nodes
+	check "nor with Maildirs and the rules of mailfs" 0 --ops 4000 --maildir --rules mailfs --emulate $nodes
+	check "finds a spoilt rename on several nodes" 1 --ops 20000 --perturb rename@5 $nodes
+}
+mkdir -p "$dir/c/t"
+check "finds a node that is another directory" 1 --ops 4000 --node "$dir/c"
 check "finds a local filesystem that is taken for mailfs" 1 --ops 4000 --rules mailfs
 check "finds it in Maildirs too" 1 --ops 4000 --maildir --rules mailfs
 echo "1..$n"

@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* tests/mount/difftest.c - the same random operations on two trees, compared after every step.
  *
- *	difftest [--seed N] [--ops N] [--maildir] [--verbose] DIR_A DIR_B
+ *	difftest [--seed N] [--ops N] [--maildir] [--node DIR]... [--verbose] DIR_A DIR_B
  *
- * A is the filesystem under test, B a local one (ext4 or tmpfs). Works in DIR_A/t and DIR_B/t, which it makes and
- * removes. Must be root: it takes other identities, and goes into a chroot of each tree.
+ * A is the filesystem under test, B a local one (ext4 or tmpfs). With --node, each step is done on one mount of A,
+ *drawn at random, and looked at on another. Works in DIR_A/t and DIR_B/t, which it makes and removes. Must be root: it
+ *takes other identities, and goes into a chroot of each tree.
  *
  * After each step: result, errno, data; then of every path and descriptor that the step named, and of the parents:
  * type, mode, owner, size, nlink, content, listing, xattrs, symlink text; inodes: what was the same file before is the
@@ -52,6 +53,8 @@ static const char *show_op(const struct op *op)
 	const struct cred *c = &mf_diff_creds[op->cred];
 
 	o += snprintf(o, end - o, "%s actor=%d uid=%u", mf_diff_kind_names[op->kind], op->actor, c->uid);
+	if (world.nodes > 1)
+		o += snprintf(o, end - o, " node=%d seen on %d", op->node, world.view);
 	if (op->path[0])
 		o += snprintf(o, end - o, " '%s'", mf_show(op->path));
 	if (op->path2[0])
@@ -142,7 +145,7 @@ static bool compare_times(struct world *w, const struct op *op, const char *what
 	if (m[0] != m[1] && !(is_utimens && explicit && mf_ts_equal(post[0].st_mtim, post[1].st_mtim)))
 		ok = mf_state_differs(w, "%s: mtime %s in A, %s in B", what, m[0] ? "changed" : "unchanged",
 			m[1] ? "changed" : "unchanged");
-	if (c[0] != c[1])
+	if (c[0] != c[1] && !mf_nodes_differ_in_links(w, &post[1]))
 		ok = mf_state_differs(w, "%s: ctime %s in A, %s in B", what, c[0] ? "changed" : "unchanged",
 			c[1] ? "changed" : "unchanged");
 	if (m[0] && !explicit && !in_window(post[0].st_mtim, window))
@@ -234,7 +237,8 @@ static bool compare_getlk(struct world *w, const struct op *op, const struct res
 		return mf_state_differs(w, "getlk: one side sees a lock, the other none");
 	if (r[0].lock_type == F_UNLCK)
 		return true;
-	for (int i = 0; i < NACTORS; i++)
+	ours = ours || w->nodes > 1;
+	for (int i = 0; i < w->actors; i++)
 		ours = ours || r[0].lock_pid == w->pid[i];
 	if (!ours)
 		return mf_state_differs(
@@ -306,7 +310,7 @@ static void note_slot(struct world *w, const struct op *op, const struct result 
 		strcpy(s->path, op->path);
 	} else if (op->kind == OP_RENAME) {
 		/* later steps that name the path meet the descriptor again */
-		for (int a = 0; a < NACTORS; a++)
+		for (int a = 0; a < w->actors; a++)
 			for (int i = 0; i < NSLOTS; i++)
 				if (w->slot[a][i].open && !strcmp(w->slot[a][i].path, op->path))
 					strcpy(w->slot[a][i].path, op->path2);
@@ -438,7 +442,9 @@ static bool run_step(struct world *w, const struct op *op)
 				existed = pre.at[j].err[1] == 0;
 		if (op->kind != OP_OPEN || !existed)
 			mf_rules_learn(w, op);
+		mf_nodes_learn(w, op);
 	}
+	ok = ok && mf_nodes_compare(w, &post);
 	if (ok && w->slot[op->actor][op->slot].open && S_ISREG(w->slot[op->actor][op->slot].type) && !op->path[0])
 		ok = mf_state_compare_fd(w, op);
 	if (!ok)
@@ -478,8 +484,12 @@ static bool run(struct world *w, unsigned ops, unsigned full)
 		struct op op;
 
 		mf_gen_op(w, &op);
+		if (!mf_nodes_choose(w, &op)) {
+			w->skipped++;
+			continue;
+		}
 		if (op.kind == OP_OPEN && w->slot[op.actor][op.slot].open) {
-			struct op q = { .kind = OP_CLOSE, .actor = op.actor, .slot = op.slot };
+			struct op q = { .kind = OP_CLOSE, .actor = op.actor, .slot = op.slot, .node = op.node };
 
 			if (!run_step(w, &q))
 				return false;
@@ -597,6 +607,7 @@ static void set_up(struct world *w)
 		if (fs.f_type == TMPFS_MAGIC)
 			w->feat[side].fine_time = false;
 	}
+	mf_nodes_set_up(w);
 	if (w->rules == RULES_MAILFS) {
 		char path[4096];
 
@@ -613,10 +624,12 @@ static void tear_down(struct world *w)
 {
 	if (fchdir(w->home) < 0 || chroot(".") < 0)
 		return;
+	mf_nodes_tear_down(w);
 	for (int side = 0; side < NSIDES; side++) {
 		char path[4096];
 
-		close(w->root[side]);
+		if (side == SIDE_B)
+			close(w->root[side]);
 		snprintf(path, sizeof(path), "%s/t", w->dir[side]);
 		remove_tree(path);
 		snprintf(path, sizeof(path), "%s/backup", w->dir[side]);
@@ -649,6 +662,7 @@ static void usage(FILE *f)
 	      "  --perturb W[@N]  spoil the Nth operation of kind W on A: the test must fail (errno, data, readdata, "
 	      "mode,\n"
 	      "                nsec, mtime, name, xattr, lock, pos, nlink, mknod, suid, rename)\n"
+	      "  --node DIR    what DIR_A is, on one more mount (up to 7 times)\n"
 	      "  --remount CMD run this, which unmounts and mounts A, after every comparison of the whole trees\n"
 	      "  --avoid LIST  leave out these operations, to look for what lies behind a known difference\n"
 	      "  --keep        leave the trees\n"
@@ -662,13 +676,14 @@ int main(int argc, char **argv)
 		{ "full", 1, NULL, 'f' }, { "maildir", 0, NULL, 'm' }, { "rules", 1, NULL, 'r' },
 		{ "lacks", 1, NULL, 'l' }, { "emulate", 0, NULL, 'e' }, { "perturb", 1, NULL, 'p' },
 		{ "keep", 0, NULL, 'k' }, { "avoid", 1, NULL, 'a' }, { "remount", 1, NULL, 'R' },
-		{ "verbose", 0, NULL, 'v' }, { "help", 0, NULL, 'h' }, { NULL, 0, NULL, 0 } };
+		{ "node", 1, NULL, 'N' }, { "verbose", 0, NULL, 'v' }, { "help", 0, NULL, 'h' }, { NULL, 0, NULL, 0 } };
 	struct world *w = &world;
 	unsigned ops = 2000, full = 200;
 	const char *missing = NULL;
 	bool ok, keep = false;
 	int c;
 
+	w->nodes = 1; /* DIR_A */
 	w->seed = time(NULL) * 1000003ull % 1000000007ull ^ getpid();
 	while ((c = getopt_long(argc, argv, "", options, NULL)) != -1) {
 		switch (c) {
@@ -702,6 +717,10 @@ int main(int argc, char **argv)
 		case 'R':
 			w->remount = optarg;
 			break;
+		case 'N':
+			if (w->nodes < NNODES)
+				w->node_dir[w->nodes++] = optarg;
+			break;
 		case 'a':
 			for (int k = 0; k < OP_SNAPFD; k++)
 				w->avoid[k] = lacks(optarg, mf_diff_kind_names[k]);
@@ -720,7 +739,7 @@ int main(int argc, char **argv)
 			return 2;
 		}
 	}
-	if (argc - optind != 2 || full == 0) {
+	if (argc - optind != 2 || full == 0 || (w->remount && w->nodes > 1)) {
 		usage(stderr);
 		return 2;
 	}
@@ -749,7 +768,7 @@ int main(int argc, char **argv)
 		return 2;
 	}
 	ok = run(w, ops, full);
-	mf_exec_stop();
+	mf_exec_stop(w);
 	if (!keep)
 		tear_down(w);
 	if (ok)
