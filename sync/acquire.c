@@ -164,10 +164,10 @@ static int take_content(MfDir *dir, struct taking *t)
 }
 
 /* Waits for those in t->busy to let go. 0: look again. */
-static int wait_for_holders(MfDir *dir, enum mf_lease_mode mode, struct taking *t, int64_t since, int64_t deadline)
+static int wait_for_holders(
+	MfDir *dir, enum mf_lease_mode mode, struct taking *t, uint64_t grants, int64_t since, int64_t deadline)
 {
 	MfFs *fs = dir->fs;
-	uint64_t grants = dir->grants;
 	int64_t until = MIN(deadline, g_get_monotonic_time() + ASK_AGAIN_US);
 	bool ok = true;
 
@@ -201,6 +201,8 @@ static int acquire(MfDir *dir, enum mf_lease_mode mode, int64_t deadline, struct
 	for (;;) {
 		t->rop = mf_rop_new();
 		describe(dir, t->rop);
+		/* A grant that comes while we look may be later than what we see. */
+		uint64_t grants = dir->grants;
 		g_mutex_unlock(&fs->lock);
 		r = mf_node_is_fenced(fs->node) ? -ESHUTDOWN : look(fs, dir->inode->ino, mode, t);
 		g_mutex_lock(&fs->lock);
@@ -208,7 +210,7 @@ static int acquire(MfDir *dir, enum mf_lease_mode mode, int64_t deadline, struct
 			return 0;
 		g_clear_pointer(&t->rop, mf_rop_free);
 		if (r == -EAGAIN)
-			r = wait_for_holders(dir, mode, t, since, deadline);
+			r = wait_for_holders(dir, mode, t, grants, since, deadline);
 		else if (r == -EINTR)
 			r = g_get_monotonic_time() < deadline ? 0 : -ETIMEDOUT;
 		if (r < 0)

@@ -6,6 +6,7 @@
 #include "sync/hold.h"
 #include "sync/inode.h"
 #include "sync/message.h"
+#include "sync/opened.h"
 #include "sync/reaper.h"
 #include "sync/ring.h"
 #include "sync/table.h"
@@ -404,7 +405,7 @@ static void melt(struct mf_batch *batch)
 	shard->rec.ring_low = batch->ring_low;
 	for (unsigned i = 0; i < batch->files->len; i++) {
 		MfInode *inode = batch->files->pdata[i];
-		if (inode->names && mf_file_is_dirty(inode) &&
+		if ((inode->names || mf_opened_elsewhere(inode->dir, inode->ino)) && mf_file_is_dirty(inode) &&
 			g_hash_table_add(shard->dirty_files, inode))
 			mf_inode_pin(inode);
 	}
@@ -592,7 +593,7 @@ static void flush_prerequisites(MfFs *fs, void *arg)
 	}
 	for (unsigned i = 0; i < batch->files->len && r == 0; i++) {
 		MfInode *inode = batch->files->pdata[i];
-		if (inode->removed) /* perhaps its objects are, too */
+		if (inode->removed && !mf_opened_elsewhere(inode->dir, inode->ino)) /* perhaps its objects are, too */
 			continue;
 		/* No name depends on it: it must not hold up the names, and is tried again. */
 		int rr = mf_file_flush(fs, inode);

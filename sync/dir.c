@@ -342,6 +342,20 @@ static void renew_attr(MfInode *inode, const struct mf_dirent_record *rec)
 	inode->attr_loaded = !inode->linked && !inode->unsealed;
 }
 
+/* All but hard-linked messages have their names in one directory. What is in memory of another one that we do not hold is
+ * from before the inode moved here. */
+static void drop_stale_names(MfInode *inode, const MfDir *dir, bool linked)
+{
+	mf_inode_pin(inode);
+	for (MfDentry *name = inode->names, *next; name; name = next) {
+		next = name->next_name;
+		if (name->dir != dir && name->dir->lease.mode == MF_LEASE_NONE && !name->local &&
+			!(inode->kind == MF_KIND_MESSAGE && linked))
+			detach(name->dir, name);
+	}
+	inode->pins--;
+}
+
 /* A name as read from RADOS; what is in memory already is newer. */
 int mf_dir_attach(MfShard *shard, const struct mf_kv *kv)
 {
@@ -364,6 +378,8 @@ int mf_dir_attach(MfShard *shard, const struct mf_kv *kv)
 		mf_dirent_clear(&rec);
 		return -EIO;
 	}
+	if (inode)
+		drop_stale_names(inode, dir, rec.flags & MF_DIRENT_LINKED);
 	if (inode && !inode->names && !mf_inode_is_dir(inode)) {
 		/* One that was here, or elsewhere, before other nodes moved it. */
 		MfDir *held = g_steal_pointer(&inode->held_dir);
@@ -432,6 +448,17 @@ void mf_dir_vanish(MfShard *shard, const char *key)
 		inode->stray = true;
 	}
 	mf_inode_unpin(dir->fs, inode);
+}
+
+void mf_dir_queue_shared(MfDir *dir)
+{
+	g_autoptr(GPtrArray) inodes = mf_table_keys(dir->loaded);
+
+	for (unsigned i = 0; i < inodes->len; i++) {
+		MfInode *inode = inodes->pdata[i];
+		if (inode->removed && mf_file_is_dirty(inode))
+			mf_dir_dirty_file(inode);
+	}
 }
 
 void mf_dir_unload(MfDir *dir)
@@ -878,8 +905,8 @@ void mf_dir_dirty_file(MfInode *inode)
 {
 	MfDir *dir = inode->dir;
 
-	/* Nobody can see an unlinked file after the last close. */
-	if (!inode->names || !dir)
+	/* Nobody else can see an unlinked file that only this node has open. */
+	if (!dir || (!inode->names && !mf_opened_elsewhere(dir, inode->ino)))
 		return;
 	g_assert(dir->lease.mode == MF_LEASE_EXCLUSIVE);
 	MfShard *head = dir->shards->pdata[0];

@@ -32,6 +32,8 @@ int mf_name_enter(MfFs *fs, uint64_t ino, enum mf_lease_mode mode, struct mf_par
 		mf_dir_put(ret->dir);
 		r = -ENOENT;
 	}
+	if (r == -ESTALE && ret->inode->removed)
+		r = -ENOENT; /* by another node */
 	if (r < 0)
 		mf_inode_unpin(fs, ret->inode);
 	return r;

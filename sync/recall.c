@@ -13,8 +13,8 @@
 
 #include <errno.h>
 
-#define HOLD_MIN_US 5000 /* a node that is busy in it keeps a lease so long at least */
-#define IDLE_US 200	 /* no operation for this long: not busy */
+#define HOLD_MIN_US 600 /* a node that is busy in it keeps a lease so long at least */
+#define IDLE_US 100	/* no operation for this long: not busy */
 #define RETRY_US G_USEC_PER_SEC
 
 /* ---- notices ---- */
@@ -163,6 +163,7 @@ static int hand_over(MfDir *dir)
 	g_autoptr(MfWop) wop = mf_wop_new();
 	struct mf_lease next;
 
+	mf_dir_queue_shared(dir);
 	int r = commit_all(dir);
 	if (r < 0)
 		return r;

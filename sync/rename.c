@@ -394,46 +394,24 @@ static int is_ancestor(MfFs *fs, uint64_t ino, uint64_t dir)
 	return r;
 }
 
-static void release_children(struct op *op)
+/* The kernel's own check that a directory does not come to lie in itself knows only what this node has looked up. */
+static int check_move(struct op *op)
 {
-	for (unsigned i = 0; i < 2; i++) {
-		if (op->child[i])
-			mf_dir_put(g_steal_pointer(&op->child[i]));
-	}
-	if (op->moves_dir)
-		mf_dir_put(op->fs->root->dir);
-	op->moves_dir = false;
-}
-
-/* A directory that gets another parent notes that itself. The kernel's own check that it does not come to lie in itself knows
- * only what this node has looked up. */
-static int hold_children(struct op *op, MfInode *inode, MfInode *other)
-{
-	MfInode *moves[2] = { inode, other };
-	MfFs *fs = op->fs;
-	enum mf_space space;
-	MfDir *root;
+	MfDir *to[2] = { op->dst.dir, op->src.dir };
 	int r = 0;
 
-	if (op->src.dir == op->dst.dir)
-		return 0;
-	for (unsigned i = 0; r == 0 && i < 2; i++) {
-		if (!moves[i] || moves[i]->kind != MF_KIND_DIR)
+	for (unsigned i = 0; op->moves_dir && r == 0 && i < 2; i++) {
+		if (!op->child[i])
 			continue;
-		if (!op->moves_dir) {
-			r = mf_dir_get(fs, fs->root, MF_LEASE_EXCLUSIVE, &root, &space);
-			op->moves_dir = r == 0;
-		}
-		if (r == 0)
-			r = mf_dir_get(fs, moves[i], MF_LEASE_EXCLUSIVE, &op->child[i], &space);
 		/* An ancestor that is new itself is not in RADOS yet. */
-		MfDir *to = i == 0 ? op->dst.dir : op->src.dir;
-		if (r == 0 && !to->created)
-			r = mf_commit_wait(to->shards->pdata[0]);
+		if (!to[i]->created)
+			r = mf_commit_wait(to[i]->shards->pdata[0]);
 		if (r == 0)
-			r = mf_commit_ancestors(to);
+			r = mf_commit_ancestors(to[i]);
 		if (r == 0)
-			r = is_ancestor(fs, moves[i]->ino, to->inode->ino) == 1 ? -EINVAL : 0;
+			r = is_ancestor(op->fs, op->child[i]->inode->ino, to[i]->inode->ino);
+		if (r == 1)
+			r = -EINVAL;
 	}
 	return r;
 }
@@ -477,7 +455,7 @@ static int rename_two(struct op *op)
 	uint64_t id;
 	int r = 0;
 
-	r = hold_children(op, inode, other);
+	r = check_move(op);
 	/* While a gain is under way its source does not commit: two of them could wait for each other. */
 	int64_t deadline = g_get_monotonic_time() + fs->conf->op_timeout_ms * INT64_C(1000);
 	while (fs->gains_pending > 0 && r == 0) {
@@ -548,9 +526,9 @@ static int rename_two(struct op *op)
 	tail->intent_key = g_steal_pointer(&intent_key);
 	tail->gain_key = g_steal_pointer(&gain_key);
 	for (unsigned i = 0; i < 2; i++) {
-		tail->child[i] = op->child[i];
-		if (op->child[i])
-			mf_dir_use(op->child[i]);
+		tail->child[i] = op->moves_dir ? op->child[i] : NULL;
+		if (tail->child[i])
+			mf_dir_use(tail->child[i]);
 	}
 	if (op->moves_dir) {
 		tail->root = fs->root->dir;
@@ -568,7 +546,6 @@ static int rename_two(struct op *op)
 	fs->reaping++;
 	mf_fs_work(fs, finish_tail, tail);
 out:
-	release_children(op);
 	mf_inode_unpin(fs, inode);
 	if (other)
 		mf_inode_unpin(fs, other);
@@ -626,6 +603,44 @@ int mf_rename_settle(MfDir *dir)
 
 /* ---- rename(2) ---- */
 
+static void release_children(struct op *op)
+{
+	for (unsigned i = 0; i < 2; i++) {
+		if (op->child[i])
+			mf_dir_put(g_steal_pointer(&op->child[i]));
+	}
+	if (op->moves_dir)
+		mf_dir_put(op->fs->root->dir);
+	op->moves_dir = false;
+}
+
+/* Directories that get another name, and the root when that is in another parent. */
+static int hold_children(struct op *op, bool *ret_waited)
+{
+	MfDentry *moves[2] = { op->from, op->flags & RENAME_EXCHANGE ? op->to : NULL };
+	MfFs *fs = op->fs;
+	enum mf_space space;
+	MfDir *root;
+	int r = 0;
+
+	for (unsigned i = 0; i < 2; i++) {
+		MfInode *inode = moves[i] ? moves[i]->inode : NULL;
+		if (!inode || inode->kind != MF_KIND_DIR || (op->child[i] && op->child[i]->inode == inode))
+			continue;
+		*ret_waited = true;
+		if (op->child[i])
+			mf_dir_put(g_steal_pointer(&op->child[i]));
+		if (op->src.dir != op->dst.dir && !op->moves_dir) {
+			r = mf_dir_get(fs, fs->root, MF_LEASE_EXCLUSIVE, &root, &space);
+			op->moves_dir = r == 0;
+		}
+		if (r == 0)
+			r = mf_dir_get(fs, inode, MF_LEASE_EXCLUSIVE, &op->child[i], &space);
+		return r;
+	}
+	return 0;
+}
+
 /* Those of a directory lie in itself, under a lease of its own; only what is overwritten needs it. */
 static int load_attr(MfFs *fs, MfInode *inode)
 {
@@ -676,6 +691,13 @@ static int run(struct op *op, bool *ret_two)
 			continue;
 		op->from = now_from;
 		op->to = now_to;
+		/* What a directory says of itself changes with its name. That may wait, so look again. */
+		bool waited = false;
+		r = hold_children(op, &waited);
+		if (r < 0)
+			return r;
+		if (waited)
+			continue;
 		bool local = op->from->local || (op->flags & RENAME_EXCHANGE && op->to->local);
 		if (local && op->flags & RENAME_EXCHANGE && !(op->from->local && op->to->local))
 			return -EOPNOTSUPP;
@@ -715,6 +737,7 @@ static int rename_held(struct op *op, uint64_t parent, uint64_t new_parent)
 		} while (r == -EAGAIN);
 		g_mutex_unlock(&fs->rename_lock);
 	}
+	release_children(op);
 	mf_name_leave(fs, &op->dst);
 	mf_name_leave(fs, &op->src);
 	g_clear_pointer(&op->src_key, g_free);
