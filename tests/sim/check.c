@@ -446,7 +446,8 @@ static void check_members(const struct cluster_change *c)
 		GBytes *bytes = cluster_omap(c->which, c->oid, c->keys->pdata[i]);
 		if (!bytes || mf_member_decode(g_bytes_get_data(bytes, NULL), g_bytes_get_size(bytes), &member) < 0)
 			sched_fail("members: damaged record %s", (char *)c->keys->pdata[i]);
-		int life = cluster_life_of(member.addrs);
+		/* Not the incarnation of a try to join whose answer got lost. */
+		int life = cluster_life_of(member.addrs, g_ascii_strtoull(c->keys->pdata[i], NULL, 16));
 		if (member.state == MF_MEMBER_LOST && life > 0)
 			check_life_lost(life);
 		mf_member_clear(&member);

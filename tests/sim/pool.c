@@ -151,11 +151,11 @@ uint64_t cluster_operations(void)
 	return operations;
 }
 
-int cluster_life_of(const char *addrs)
+int cluster_life_of(const char *addrs, uint32_t incarnation)
 {
 	for (unsigned i = 0; clients && i < clients->len; i++) {
 		MfPool *pool = clients->pdata[i];
-		if (strcmp(pool->addrs, addrs) == 0)
+		if (strcmp(pool->addrs, addrs) == 0 && pool->incarnation == incarnation)
 			return pool->life;
 	}
 	return -1;
@@ -948,7 +948,8 @@ static void arrived(void *arg)
 			op_unref(op);
 			return;
 		}
-		sched_at(client->cut_until + sched_below(2 * MS), SCHED_WORLD, false, arrived, op);
+		/* All at one moment, so that they keep their order. */
+		sched_at(client->cut_until, SCHED_WORLD, false, arrived, op);
 		return;
 	}
 	if (client->blocklisted && op->kind != OP_UNWATCH) {
@@ -1005,7 +1006,7 @@ static void resent(void *arg)
 
 	op->resend = op->lose = false;
 	if (op->client->cut_until > sched_now()) {
-		sched_at(op->client->cut_until + sched_below(2 * MS), SCHED_WORLD, false, resent, rs);
+		sched_at(op->client->cut_until, SCHED_WORLD, false, resent, rs);
 		return;
 	}
 	if (!op->done && sched_now() < op->client->dead_at) {
@@ -1044,7 +1045,7 @@ static void send_op(struct op *op)
 			op->resend = true;
 	}
 	if (client->cut_until > now)
-		at = client->cut_until + sched_below(2 * MS);
+		at = client->cut_until + sched_between(1, 2 * MS);
 	at = arrival(client, op->oid, at);
 	op->refs++;
 	sched_at(at, SCHED_WORLD, false, arrived, op);

@@ -54,7 +54,7 @@ void cluster_observe(cluster_observer observer);
 GBytes *cluster_xattr(enum mf_pool_which which, const char *oid, const char *name);
 GBytes *cluster_omap(enum mf_pool_which which, const char *oid, const char *key);
 void cluster_foreach(void (*func)(enum mf_pool_which which, const char *oid, void *arg), void *arg);
-/* The life of a client by its address, as in `members'; -1: unknown. */
-int cluster_life_of(const char *addrs);
+/* The life of a client by its address, as in `members'; -1: unknown, or not that incarnation (any more, or yet). */
+int cluster_life_of(const char *addrs, uint32_t incarnation);
 uint64_t cluster_operations(void);
 void cluster_set_incarnation(MfPool *pool, uint32_t incarnation);
