@@ -22,15 +22,16 @@ int __real_clock_gettime(clockid_t clock, struct timespec *ts);
 
 static unsigned nodes, steps, clients;
 static bool calm, trace;
+static bool until_failure;
 static const char *sabotage;
 
 static void usage(FILE *file)
 {
 	fputs("usage: sim [--seed N | --seeds FROM..TO] [--nodes K] [--clients N] [--steps N] [--calm] [--verbose]\n"
-	      "           [--trace] [--sabotage NAME]\n"
+	      "           [--trace] [--until-failure] [--sabotage NAME]\n"
 	      "\n"
 	      "Without --nodes, --clients and --steps the seed chooses. --calm: no faults. --trace: one line that is the\n"
-	      "same for the same run. --sabotage breaks the product on purpose:\n",
+	      "same for the same run. --until-failure: ends well at the first seed that fails. --sabotage breaks the product on purpose:\n",
 		file);
 	sabotage_list(file);
 }
@@ -99,7 +100,7 @@ static int run_seed(uint64_t seed)
 }
 
 /* True when it passed. */
-static bool run_child(uint64_t seed, bool quiet)
+static bool run_child(uint64_t seed)
 {
 	int status;
 
@@ -119,6 +120,10 @@ static bool run_child(uint64_t seed, bool quiet)
 		return true;
 	if (WIFSIGNALED(status))
 		fprintf(stderr, "FAILED: ended by %s\n", strsignal(WTERMSIG(status)));
+	if (until_failure) {
+		printf("ok sabotage-%s # found by seed %llu\n", sabotage ? sabotage : "none", (unsigned long long)seed);
+		return false;
+	}
 	printf("not ok seed-%llu # sim --seed %llu", (unsigned long long)seed, (unsigned long long)seed);
 	if (nodes)
 		printf(" --nodes %u", nodes);
@@ -144,6 +149,7 @@ int main(int argc, char **argv)
 		{ "steps", required_argument, NULL, 't' },
 		{ "calm", no_argument, NULL, 'q' },
 		{ "trace", no_argument, NULL, 'T' },
+		{ "until-failure", no_argument, NULL, 'u' },
 		{ "verbose", no_argument, NULL, 'v' },
 		{ "sabotage", required_argument, NULL, 'b' },
 		{ "help", no_argument, NULL, 'h' },
@@ -179,6 +185,9 @@ int main(int argc, char **argv)
 		case 'T':
 			trace = true;
 			break;
+		case 'u':
+			until_failure = true;
+			break;
 		case 'v':
 			sched_verbose = true;
 			break;
@@ -203,12 +212,17 @@ int main(int argc, char **argv)
 	}
 	sched_prepare();
 	double start = real_seconds();
-	for (unsigned long long seed = from; seed <= to; seed++)
-		failed += !run_child(seed, false);
+	for (unsigned long long seed = from; seed <= to && !(until_failure && failed > 0); seed++)
+		failed += !run_child(seed);
 	double took = real_seconds() - start;
-	if (from != to)
+	if (from != to && !until_failure)
 		printf("# %llu seeds in %.1f s, %.0f a second; %u failed\n", to - from + 1, took,
 			(double)(to - from + 1) / took, failed);
+	if (until_failure) {
+		if (failed == 0)
+			printf("not ok sabotage-%s # no seed found it\n", sabotage ? sabotage : "none");
+		return failed == 0;
+	}
 	if (failed == 0)
 		printf("ok seeds-%llu-%llu\n", from, to);
 	return failed > 0;
