@@ -15,6 +15,7 @@
 #define STACK_SIZE (256u << 10)
 #define STACKS_MAX 4096
 #define STACK_BASE ((char *)0x300000000000)
+#define BUSY_MAX 3000 /* switches without time passing */
 #define SWITCHES_MAX UINT64_C(20000000)
 
 enum state {
@@ -67,6 +68,7 @@ static Fibre *current, *all;
 static jmp_buf scheduler;
 static bool stopping, dumping;
 static uint64_t switches, event_order;
+static unsigned idle_switches;
 static unsigned next_id, yield_chance, slow_chance;
 
 static Fibre **ready;
@@ -675,7 +677,10 @@ bool sched_run(void)
 	while (!stopping) {
 		while (n_heap > 0 && heap[0]->at <= now)
 			run_event(heap[0]);
-		Fibre *f = pick();
+		/* Who runs in circles until something happens uses up time like everybody. */
+		Fibre *f = ++idle_switches > BUSY_MAX && n_heap > 0 ? NULL : pick();
+		if (!f && n_ready > 0 && idle_switches > BUSY_MAX)
+			sched_log("somebody runs in circles");
 		if (f) {
 			if (++switches > SWITCHES_MAX) {
 				fprintf(stderr, "LIVELOCK: %lu switches\n", (unsigned long)switches);
@@ -689,12 +694,13 @@ bool sched_run(void)
 				fibre_free(f);
 			continue;
 		}
-		if (n_foreground == 0) {
+		if (n_foreground == 0 && n_ready == 0) {
 			fprintf(stderr, "DEADLOCK: nobody can run and nothing will happen\n");
 			report(true);
 			return false;
 		}
 		now = heap[0]->at;
+		idle_switches = 0;
 		if (now > limit) {
 			fprintf(stderr, "STUCK: %.0f s of virtual time passed\n", (double)now / 1e6);
 			report(true);

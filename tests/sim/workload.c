@@ -22,6 +22,7 @@ static uint64_t calls;
 
 struct message {
 	unsigned id;
+	unsigned body; /* whose bytes it has: its own, or those of what it is a copy of */
 	size_t size;
 	Register *reg;
 };
@@ -239,7 +240,7 @@ static int write_message(struct client *client, struct message *m, const char *n
 	looked_up(client, st.ino);
 	*ret_ino = st.ino;
 	g_autofree char *body = g_malloc(m->size + 1);
-	fill(m->id, body, m->size);
+	fill(m->body, body, m->size);
 	for (size_t at = 0; r == 0 && at < m->size;) {
 		size_t n = MIN(m->size - at, 4096);
 		r = begin(client);
@@ -289,7 +290,8 @@ static int deliver(struct client *client, bool by_link)
 	if (n_messages == MESSAGES_MAX)
 		return 0;
 	struct message *m = &messages[n_messages];
-	*m = (struct message){ .id = n_messages++, .size = sched_chance(9000) ? sched_below(400) : sched_below(BODY_MAX) };
+	*m = (struct message){ .id = n_messages, .body = n_messages, .size = sched_chance(9000) ? sched_below(400) : sched_below(BODY_MAX) };
+	n_messages++;
 	int state = place(dir, sched_below(8) * (dir % 2));
 	message_name(m->id, state, name);
 	g_autofree char *label = g_strdup_printf("message %u", m->id);
@@ -386,6 +388,57 @@ static int move(struct client *client, bool far)
 	return is_trouble(r) ? r : 0;
 }
 
+/* A hard link in another mailbox, as IMAP's COPY makes it. */
+static int copy(struct client *client)
+{
+	struct node *node = client->node;
+	struct message *from = some_message();
+	char from_path[32], to_path[32], from_name[64], to_name[64];
+	uint64_t parent, to, ino;
+	struct mf_stat st;
+
+	if (!from || n_messages == MESSAGES_MAX)
+		return 0;
+	int state = check_state(from->reg);
+	unsigned target = sched_below(plan.maildirs) * 2 + 1;
+	int next = place(target, sched_below(8));
+	dir_path((state >> CK_DIR_SHIFT) - 1, from_path);
+	dir_path(target, to_path);
+	message_name(from->id, state, from_name);
+	int r = walk(client, from_path, &parent);
+	if (r == 0)
+		r = walk(client, to_path, &to);
+	if (r < 0)
+		return r;
+	Call *look = check_invoke(from->reg, CALL_LOOK, state, 0);
+	r = lookup(client, parent, from_name, &ino);
+	check_return(look, is_trouble(r) ? CK_UNKNOWN : r == 0);
+	if (r == 0)
+		r = begin(client);
+	if (r < 0 || n_messages == MESSAGES_MAX)
+		return is_trouble(r) ? r : 0;
+	struct message *m = &messages[n_messages];
+	*m = (struct message){ .id = n_messages, .body = from->body, .size = from->size };
+	n_messages++;
+	g_autofree char *label = g_strdup_printf("message %u (a copy of %u)", m->id, from->id);
+	m->reg = check_register(label, CK_ABSENT);
+	message_name(m->id, next, to_name);
+	Call *call = check_invoke(m->reg, CALL_CREATE, next, 0);
+	lock_inode(node, to, true);
+	lock_inode(node, ino, true);
+	r = mf_fs_link(node->fs, ino, to, to_name, &st);
+	unlock_inode(node, ino, true);
+	unlock_inode(node, to, true);
+	if (r == 0)
+		looked_up(client, st.ino);
+	/* The source may be gone since it was found. */
+	check_return(call, r == -ENOENT ? CK_FAILED : outcome(r));
+	/* Only a link out of tmp is durable by itself. */
+	if (r < 0 && r != -ENOENT)
+		unexpected(client, "copy", r);
+	return is_trouble(r) ? r : 0;
+}
+
 static int expunge(struct client *client)
 {
 	struct message *m = some_message();
@@ -428,7 +481,7 @@ static int read_body(struct client *client, const struct message *m, uint64_t in
 		return is_trouble(r) ? r : 0;
 	}
 	ssize_t n = mf_fs_read(client->node->fs, handle, got, m->size + 1, 0);
-	fill(m->id, want, m->size);
+	fill(m->body, want, m->size);
 	if (n >= 0 && ((size_t)n != m->size || memcmp(got, want, m->size) != 0))
 		sched_fail("message %u: %zd bytes, not the %zu that were written", m->id, n, m->size);
 	if (n < 0)
@@ -779,8 +832,10 @@ int workload_step(struct client *client)
 		r = deliver(client, false);
 	else if (what < 48)
 		r = move(client, false);
-	else if (what < 54)
+	else if (what < 52)
 		r = move(client, true);
+	else if (what < 54)
+		r = copy(client);
 	else if (what < 60)
 		r = expunge(client);
 	else if (what < 70)

@@ -298,9 +298,9 @@ static void *driver(void *arg)
 {
 	char *error = NULL;
 	struct cluster_faults none = { 0 };
-	unsigned split = sched_chance(2000) ? 100 : 10000;
+	unsigned split = sched_chance(2500) ? 6 : 10000; /* below what a user may set */
 	unsigned op_timeout = sched_between(2, 8) * 1000;
-	uint64_t cache = sched_chance(2000) ? 1 << 20 : 64 << 20;
+	uint64_t cache = sched_chance(2000) ? 1 << 14 : 64 << 20;
 	bool sync_rename = sched_chance(2000);
 	unsigned interval = sched_chance(7000) ? 1000 : sched_below(3000);
 
