@@ -49,8 +49,8 @@ static unsigned class_of(size_t size, size_t *ret_size)
 
 static void map(void)
 {
-	next = low = mmap(BASE, SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED_NOREPLACE,
-		-1, 0);
+	next = low = mmap(BASE, SIZE, PROT_READ | PROT_WRITE,
+		MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED_NOREPLACE, -1, 0);
 	if (next != BASE)
 		abort();
 	end = next + SIZE;

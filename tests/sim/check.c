@@ -81,7 +81,8 @@ uint64_t check_moment(void)
 
 static bool is_change(enum call_kind kind)
 {
-	return kind == CALL_CREATE || kind == CALL_MOVE || kind == CALL_REMOVE || kind == CALL_CLEAR || kind == CALL_WRITE;
+	return kind == CALL_CREATE || kind == CALL_MOVE || kind == CALL_REMOVE || kind == CALL_CLEAR ||
+	       kind == CALL_WRITE;
 }
 
 /* The call takes effect now. */
@@ -196,7 +197,9 @@ Call *check_invoke(Register *reg, enum call_kind kind, int a, int b)
 {
 	Call *call = g_new0(Call, 1);
 
-	*call = (Call){ .reg = reg, .kind = kind, .a = a, .b = b, .life = sched_life(), .invoked = ++moment, .slot = CALLS };
+	*call = (Call){
+		.reg = reg, .kind = kind, .a = a, .b = b, .life = sched_life(), .invoked = ++moment, .slot = CALLS
+	};
 	call->after_loss = lost[call->life];
 	if (reg->given_up)
 		return call;
@@ -237,8 +240,8 @@ static void explain(const Call *call, int result, GArray *worlds)
 	for (unsigned k = 0; k < CALLS; k++) {
 		const Call *c = call->reg->calls[k];
 		if (c && c != call)
-			g_string_append_printf(text, "; under way: %s %#x %#x by life %d%s", kind_names[c->kind], c->a, c->b,
-				c->life, c->orphan ? ", never answered" : "");
+			g_string_append_printf(text, "; under way: %s %#x %#x by life %d%s", kind_names[c->kind], c->a,
+				c->b, c->life, c->orphan ? ", never answered" : "");
 	}
 	sched_fail("%s: %s %#x %#x gave %d (%#x), impossible: states are%s", call->reg->name, kind_names[call->kind],
 		call->a, call->b, result, result, text->str);
@@ -425,8 +428,8 @@ static void check_lease(const struct cluster_change *c)
 		for (unsigned i = 0; i < before.holders->len; i++) {
 			uint32_t holder = g_array_index(before.holders, uint32_t, i);
 			if (!holds(&after, holder) && holder != c->incarnation && is_live(holder))
-				sched_fail("%s: incarnation %u took the lease of %u, which lives", c->oid, c->incarnation,
-					holder);
+				sched_fail("%s: incarnation %u took the lease of %u, which lives", c->oid,
+					c->incarnation, holder);
 		}
 		if (c->keys && c->keys->len > 0 && !holds(&before, c->incarnation) && !holds(&after, c->incarnation))
 			sched_fail("%s: incarnation %u changed it without a lease", c->oid, c->incarnation);

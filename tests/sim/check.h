@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* tests/sim/check.h - is what the clients saw possible?
  *
- * Model:   the world is a set of registers: where a message is (no place, or one of all names), what a file's number is,
- *          whether a directory is there. For each register the checker keeps every state that the answers so far allow,
+ * Model:   the world is a set of registers: where a message is (no place, or one of all names), what a file's number
+ * is, whether a directory is there. For each register the checker keeps every state that the answers so far allow,
  *          together with which of the calls under way have taken effect in it. A call that is invoked may take effect
  *          at any moment until it returns; an answer that no state explains is a failure.
  *          What was answered and is not durable may be lost when its life ends without an unmount, back to any state
@@ -21,7 +21,7 @@ typedef struct Register Register;
 typedef struct Call Call;
 
 #define CK_ABSENT 0
-#define CK_UNKNOWN INT32_MIN /* as a result: not known; the call may yet take effect */
+#define CK_UNKNOWN INT32_MIN	/* as a result: not known; the call may yet take effect */
 #define CK_FAILED INT32_MIN + 1 /* as a result: surely without effect, for a reason that says nothing */
 
 enum call_kind {

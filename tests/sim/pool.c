@@ -47,8 +47,8 @@ struct MfPool {
 	int64_t op_timeout;
 	bool closed, blocklisted;
 	int64_t blocklisted_at;
-	int64_t cut_until; /* partition */
-	int64_t dead_at;   /* what was to arrive later does not; INT64_MAX */
+	int64_t cut_until;	  /* partition */
+	int64_t dead_at;	  /* what was to arrive later does not; INT64_MAX */
 	GHashTable *last_arrival; /* oid -> int64_t * */
 	GQueue ops;		  /* struct op, in the order in which they were sent */
 	GQueue finished;	  /* struct op, for the callback fibre */
@@ -807,11 +807,11 @@ struct op {
 	MfWatch *watch;
 	uint64_t cookie;
 	struct notify *notify;
-	bool sent;     /* left the client */
+	bool sent; /* left the client */
 	bool applied;
-	bool done;     /* the client has its result */
-	bool resend;   /* the answer comes with a resend */
-	bool lose;     /* the answer does not come */
+	bool done;   /* the client has its result */
+	bool resend; /* the answer comes with a resend */
+	bool lose;   /* the answer does not come */
 	int result, answer_result;
 	unsigned refs;
 	Event *timeout;
@@ -962,7 +962,9 @@ static void arrived(void *arg)
 	case OP_WRITE:
 		op->answer_result = apply_write(client, op->which, op->oid, op->wop);
 		sched_log("client %u: write %s: %d%s", client->id, op->oid, op->answer_result,
-			op->done ? " (late)" : op->lose ? " (answer lost)" : "");
+			op->done   ? " (late)"
+			: op->lose ? " (answer lost)"
+				   : "");
 		answer(op, op->answer_result);
 		break;
 	case OP_READ:
@@ -1054,7 +1056,8 @@ static void send_op(struct op *op)
 		*rs = (struct resending){ op, sched_chance(cluster_faults.forgotten) };
 		op->refs++;
 		/* Nothing that was sent later overtakes it. */
-		sched_at(arrival(client, op->oid, at + sched_between(10 * MS, 3 * SECOND)), SCHED_WORLD, false, resent, rs);
+		sched_at(arrival(client, op->oid, at + sched_between(10 * MS, 3 * SECOND)), SCHED_WORLD, false, resent,
+			rs);
 	}
 }
 
@@ -1073,8 +1076,9 @@ void cluster_crash(int life)
 		MfPool *client = clients->pdata[i];
 		/* What it had in its socket buffers still arrives, up to some moment. */
 		if (client->life == life)
-			client->dead_at = sched_now() + (sched_chance(3000) ? 0 :
-				sched_chance(7000) ? sched_between(0, 2 * MS) : sched_between(0, 20 * SECOND));
+			client->dead_at = sched_now() + (sched_chance(3000)	     ? 0
+								: sched_chance(7000) ? sched_between(0, 2 * MS)
+										     : sched_between(0, 20 * SECOND));
 	}
 }
 
@@ -1231,7 +1235,7 @@ struct MfWatch {
 	char *oid;
 	unsigned timeout_s;
 	int64_t confirmed;
-	bool lost;	/* the OSD does not know it any more */
+	bool lost; /* the OSD does not know it any more */
 	bool unwatched;
 	mf_watch_func func;
 	void *arg;

@@ -12,13 +12,13 @@
 
 /* Chances per 10,000 operations. */
 struct cluster_faults {
-	unsigned slow;	   /* takes up to a few hundred ms */
-	unsigned lost;	   /* done, but the answer never comes */
-	unsigned dropped;  /* never arrives */
-	unsigned late;	   /* arrives after the client gave up */
-	unsigned resent;   /* the answer comes after a resend only */
-	unsigned forgotten; /* of those resent: the OSD does it again */
-	unsigned twice;	   /* of notifies: delivered twice */
+	unsigned slow;	     /* takes up to a few hundred ms */
+	unsigned lost;	     /* done, but the answer never comes */
+	unsigned dropped;    /* never arrives */
+	unsigned late;	     /* arrives after the client gave up */
+	unsigned resent;     /* the answer comes after a resend only */
+	unsigned forgotten;  /* of those resent: the OSD does it again */
+	unsigned twice;	     /* of notifies: delivered twice */
 	bool weak_blocklist; /* the blocklist lets writes through that were sent before: the epochs must hold */
 };
 extern struct cluster_faults cluster_faults;

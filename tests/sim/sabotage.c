@@ -22,15 +22,23 @@ static const struct {
 	{ "missing-watch", &cluster_sabotage_ping, "who does not answer a ping at once is taken for dead" },
 };
 
-bool sabotage_set(const char *name)
+static bool *flag_of(const char *name)
 {
 	for (unsigned i = 0; i < G_N_ELEMENTS(breaks); i++) {
-		if (strcmp(name, breaks[i].name) == 0) {
-			*breaks[i].flag = true;
-			return true;
-		}
+		if (strcmp(name, breaks[i].name) == 0)
+			return breaks[i].flag;
 	}
-	return false;
+	return NULL;
+}
+
+bool sabotage_exists(const char *name)
+{
+	return flag_of(name) != NULL;
+}
+
+void sabotage_set(const char *name)
+{
+	*flag_of(name) = true;
 }
 
 void sabotage_list(FILE *file)

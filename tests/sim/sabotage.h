@@ -8,6 +8,6 @@
 #include <stdbool.h>
 #include <stdio.h>
 
-/* False: there is no such break. */
-bool sabotage_set(const char *name);
+bool sabotage_exists(const char *name);
+void sabotage_set(const char *name); /* one that exists */
 void sabotage_list(FILE *file);

@@ -532,8 +532,12 @@ Event *sched_at(int64_t at, int life, bool background, void (*func)(void *), voi
 {
 	Event *event = calloc(1, sizeof(*event));
 
-	*event = (Event){ .at = at > now ? at : now, .order = event_order++, .life = life, .background = background,
-		.func = func, .arg = arg };
+	*event = (Event){ .at = at > now ? at : now,
+		.order = event_order++,
+		.life = life,
+		.background = background,
+		.func = func,
+		.arg = arg };
 	insert(event);
 	return event;
 }

@@ -30,8 +30,10 @@ static void usage(FILE *file)
 	fputs("usage: sim [--seed N | --seeds FROM..TO] [--nodes K] [--clients N] [--steps N] [--calm] [--verbose]\n"
 	      "           [--trace] [--until-failure] [--sabotage NAME]\n"
 	      "\n"
-	      "Without --nodes, --clients and --steps the seed chooses. --calm: no faults. --trace: one line that is the\n"
-	      "same for the same run. --until-failure: ends well at the first seed that fails. --sabotage breaks the product on purpose:\n",
+	      "Without --nodes, --clients and --steps the seed chooses. --calm: no faults. --trace: one line that is "
+	      "the\n"
+	      "same for the same run. --until-failure: ends well at the first seed that fails. --sabotage breaks the "
+	      "product on purpose:\n",
 		file);
 	sabotage_list(file);
 }
@@ -91,7 +93,8 @@ static int run_seed(uint64_t seed)
 	world_run();
 	bool ok = sched_run();
 	if (trace)
-		printf("%llu: %u nodes, %llu calls, %llu operations, %llu switches, %.6f s, %zu bytes, %u given up, %llx\n",
+		printf("%llu: %u nodes, %llu calls, %llu operations, %llu switches, %.6f s, %zu bytes, %u given up, "
+		       "%llx\n",
 			(unsigned long long)seed, plan.nodes, (unsigned long long)workload_calls(),
 			(unsigned long long)cluster_operations(), (unsigned long long)sched_switches(),
 			(double)sched_now() / 1e6, arena_used(), check_given_up(), (unsigned long long)sched_random());
@@ -99,8 +102,8 @@ static int run_seed(uint64_t seed)
 	return ok ? 0 : 1;
 }
 
-/* True when it passed. */
-static bool run_child(uint64_t seed)
+/* True when it passed. @honest: without the break that was asked for. */
+static bool run_child(uint64_t seed, bool honest)
 {
 	int status;
 
@@ -113,14 +116,21 @@ static bool run_child(uint64_t seed)
 	if (pid == 0) {
 		signal(SIGALRM, on_alarm);
 		alarm(REAL_LIMIT_S);
+		if (sabotage && !honest)
+			sabotage_set(sabotage);
 		_exit(run_seed(seed));
 	}
 	waitpid(pid, &status, 0);
 	if (WIFEXITED(status) && WEXITSTATUS(status) == 0)
 		return true;
+	if (honest)
+		return false;
 	if (WIFSIGNALED(status))
 		fprintf(stderr, "FAILED: ended by %s\n", strsignal(WTERMSIG(status)));
 	if (until_failure) {
+		/* It is the break that was found, not another fault. */
+		if (sabotage && !run_child(seed, true))
+			return true;
 		printf("ok sabotage-%s # found by seed %llu\n", sabotage ? sabotage : "none", (unsigned long long)seed);
 		return false;
 	}
@@ -193,7 +203,7 @@ int main(int argc, char **argv)
 			break;
 		case 'b':
 			sabotage = optarg;
-			if (!sabotage_set(optarg)) {
+			if (!sabotage_exists(optarg)) {
 				usage(stderr);
 				return 2;
 			}
@@ -213,7 +223,7 @@ int main(int argc, char **argv)
 	sched_prepare();
 	double start = real_seconds();
 	for (unsigned long long seed = from; seed <= to && !(until_failure && failed > 0); seed++)
-		failed += !run_child(seed);
+		failed += !run_child(seed, false);
 	double took = real_seconds() - start;
 	if (from != to && !until_failure)
 		printf("# %llu seeds in %.1f s, %.0f a second; %u failed\n", to - from + 1, took,

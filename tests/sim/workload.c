@@ -290,7 +290,9 @@ static int deliver(struct client *client, bool by_link)
 	if (n_messages == MESSAGES_MAX)
 		return 0;
 	struct message *m = &messages[n_messages];
-	*m = (struct message){ .id = n_messages, .body = n_messages, .size = sched_chance(9000) ? sched_below(400) : sched_below(BODY_MAX) };
+	*m = (struct message){ .id = n_messages,
+		.body = n_messages,
+		.size = sched_chance(9000) ? sched_below(400) : sched_below(BODY_MAX) };
 	n_messages++;
 	int state = place(dir, sched_below(8) * (dir % 2));
 	message_name(m->id, state, name);
@@ -556,8 +558,8 @@ static int list(struct client *client, unsigned dir)
 			continue;
 		if (sscanf(item.name, "%u.M.sim%n", &id, &end) != 1 || end == 0 || id >= n_messages ||
 			(dir % 2 ? strncmp(item.name + end, ":2,", 3) != 0 ||
-						(flags = parse_flags(item.name + end + 3)) < 0 :
-				   item.name[end] != 0))
+						(flags = parse_flags(item.name + end + 3)) < 0
+				 : item.name[end] != 0))
 			sched_fail("%s: a strange name: %s", path, item.name);
 		if (id >= n)
 			continue;

@@ -162,7 +162,8 @@ void __wrap_g_cond_broadcast(GCond *cond)
 
 GThread *__wrap_g_thread_new(const char *name, GThreadFunc func, void *data)
 {
-	return (GThread *)sched_spawn(sched_life(), g_str_has_prefix(name, "mailfs-") ? name + 7 : name, func, data, true);
+	return (GThread *)sched_spawn(
+		sched_life(), g_str_has_prefix(name, "mailfs-") ? name + 7 : name, func, data, true);
 }
 
 void *__wrap_g_thread_join(GThread *thread)
