@@ -32,6 +32,7 @@ struct world {
 struct undurable {
 	int state; /* before the change */
 	uint64_t moment;
+	int life; /* that makes the change */
 };
 
 struct Register {
@@ -40,7 +41,6 @@ struct Register {
 	Call *calls[CALLS];
 	bool given_up;
 	GArray *undurable;
-	int changer; /* the life whose changes these are */
 };
 
 static GPtrArray *registers;
@@ -173,24 +173,37 @@ static void expand(Register *reg)
 	}
 }
 
-static void note_undurable(Register *reg, int life)
+/* What the register may fall back to when @life ends; called when a change begins and when it was answered. */
+static void note_undurable(Register *reg, int life, uint64_t at)
 {
-	if (reg->changer != life)
-		g_array_set_size(reg->undurable, 0); /* nobody else gets at it before it is durable */
-	reg->changer = life;
 	for (unsigned i = 0; i < reg->worlds->len; i++) {
-		struct undurable u = { g_array_index(reg->worlds, struct world, i).state, moment };
+		struct undurable u = { g_array_index(reg->worlds, struct world, i).state, at, life };
 		bool known = false;
 		for (unsigned k = 0; k < reg->undurable->len; k++) {
 			struct undurable *other = &g_array_index(reg->undurable, struct undurable, k);
-			if (other->state != u.state)
+			if (other->state != u.state || other->life != life)
 				continue;
-			other->moment = moment;
+			other->moment = MAX(other->moment, at);
 			known = true;
 		}
 		if (!known)
 			g_array_append_val(reg->undurable, u);
 	}
+}
+
+/* An answer to @call: nobody else gets at it before what others did is durable. */
+static void changed(const Call *call)
+{
+	Register *reg = call->reg;
+
+	for (unsigned i = reg->undurable->len; i > 0; i--) {
+		struct undurable *u = &g_array_index(reg->undurable, struct undurable, i - 1);
+		if (u->life != call->life)
+			g_array_remove_index(reg->undurable, i - 1);
+		else if (u->moment >= call->invoked)
+			u->moment = moment; /* durable by what begins after this only */
+	}
+	note_undurable(reg, call->life, moment);
 }
 
 Call *check_invoke(Register *reg, enum call_kind kind, int a, int b)
@@ -209,6 +222,8 @@ Call *check_invoke(Register *reg, enum call_kind kind, int a, int b)
 		give_up(reg);
 	else
 		reg->calls[call->slot] = call;
+	if (is_change(kind) && !reg->given_up && !lost[call->life])
+		note_undurable(reg, call->life, moment);
 	return call;
 }
 
@@ -269,7 +284,7 @@ void check_return(Call *call, int result)
 		result = is_change(call->kind) && !call->after_loss ? CK_UNKNOWN : CK_FAILED;
 	if (result == CK_UNKNOWN && is_change(call->kind)) {
 		if (!lost[call->life])
-			note_undurable(reg, call->life);
+			note_undurable(reg, call->life, moment);
 		call->orphan = true; /* keeps its slot */
 		return;
 	}
@@ -287,7 +302,7 @@ void check_return(Call *call, int result)
 		return;
 	}
 	if (is_change(call->kind) && result == 0)
-		note_undurable(reg, call->life);
+		changed(call);
 	expand(reg);
 	if (reg->given_up) {
 		g_free(call);
@@ -308,6 +323,11 @@ void check_return(Call *call, int result)
 
 void check_durable(Register *reg, uint64_t before)
 {
+	/* What is under way may take effect after all that was waited for. */
+	for (unsigned k = 0; k < CALLS; k++) {
+		if (reg->calls[k] && !reg->calls[k]->orphan && is_change(reg->calls[k]->kind))
+			return;
+	}
 	for (unsigned i = reg->undurable->len; i > 0; i--) {
 		if (g_array_index(reg->undurable, struct undurable, i - 1).moment < before)
 			g_array_remove_index(reg->undurable, i - 1);
@@ -342,17 +362,18 @@ void check_life_lost(int life)
 		if (reg->given_up)
 			continue;
 		expand(reg);
-		if (reg->changer == life) {
-			unsigned n = reg->worlds->len;
-			for (unsigned k = 0; k < reg->undurable->len; k++) {
-				for (unsigned w = 0; w < n; w++) {
-					struct world next = g_array_index(reg->worlds, struct world, w);
-					next.state = g_array_index(reg->undurable, struct undurable, k).state;
-					if (!has_world(reg, &next))
-						g_array_append_val(reg->worlds, next);
-				}
+		unsigned n = reg->worlds->len;
+		for (unsigned k = reg->undurable->len; k > 0; k--) {
+			struct undurable u = g_array_index(reg->undurable, struct undurable, k - 1);
+			if (u.life != life)
+				continue;
+			for (unsigned w = 0; w < n; w++) {
+				struct world next = g_array_index(reg->worlds, struct world, w);
+				next.state = u.state;
+				if (!has_world(reg, &next))
+					g_array_append_val(reg->worlds, next);
 			}
-			g_array_set_size(reg->undurable, 0);
+			g_array_remove_index(reg->undurable, k - 1);
 		}
 		for (unsigned k = 0; k < CALLS; k++) {
 			Call *call = reg->calls[k];
