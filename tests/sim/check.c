@@ -1,0 +1,492 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "tests/sim/check.h"
+
+#include "store/record.h"
+#include "tests/sim/sched.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define CALLS 12u
+#define WORLDS_MAX 3000u
+
+struct Call {
+	Register *reg;
+	enum call_kind kind;
+	int a, b;
+	int life;
+	unsigned slot;
+	uint64_t invoked;
+	bool after_loss; /* its life had ended then, whether it knew or not */
+	bool orphan;	 /* never returns */
+};
+
+/* One way things may stand. */
+struct world {
+	int state;
+	uint32_t done; /* slots of calls that took effect */
+	int result[CALLS];
+};
+
+struct undurable {
+	int state; /* before the change */
+	uint64_t moment;
+	int life; /* that makes the change */
+};
+
+struct Register {
+	char *name;
+	GArray *worlds; /* struct world */
+	Call *calls[CALLS];
+	bool given_up;
+	GArray *undurable;
+};
+
+static GPtrArray *registers;
+static uint64_t moment;
+static bool lost[SCHED_LIVES];
+static unsigned given_up;
+
+static const char *const kind_names[] = { "create", "move", "remove", "clear", "look", "see", "read", "write", "test" };
+
+Register *check_register(const char *name, int state)
+{
+	Register *reg = g_new0(Register, 1);
+
+	reg->name = g_strdup(name);
+	reg->worlds = g_array_new(false, true, sizeof(struct world));
+	g_array_append_vals(reg->worlds, &(struct world){ .state = state }, 1);
+	reg->undurable = g_array_new(false, false, sizeof(struct undurable));
+	if (!registers)
+		registers = g_ptr_array_new();
+	g_ptr_array_add(registers, reg);
+	return reg;
+}
+
+const char *check_name(const Register *reg)
+{
+	return reg->name;
+}
+
+unsigned check_given_up(void)
+{
+	return given_up;
+}
+
+uint64_t check_moment(void)
+{
+	return ++moment;
+}
+
+static bool is_change(enum call_kind kind)
+{
+	return kind == CALL_CREATE || kind == CALL_MOVE || kind == CALL_REMOVE || kind == CALL_CLEAR ||
+	       kind == CALL_WRITE;
+}
+
+/* The call takes effect now. */
+static int step(const Call *call, int *state)
+{
+	switch (call->kind) {
+	case CALL_CREATE:
+		if (*state != CK_ABSENT)
+			return -EEXIST;
+		*state = call->a;
+		return 0;
+	case CALL_MOVE:
+		if (*state != call->a)
+			return -ENOENT;
+		*state = call->b;
+		return 0;
+	case CALL_REMOVE:
+		if (*state != call->a)
+			return -ENOENT;
+		*state = CK_ABSENT;
+		return 0;
+	case CALL_CLEAR:
+		if (*state == CK_ABSENT)
+			return -ENOENT;
+		*state = CK_ABSENT;
+		return 0;
+	case CALL_LOOK:
+		return *state == call->a;
+	case CALL_SEE:
+		return *state != CK_ABSENT && *state >> CK_DIR_SHIFT == call->a ? *state : 0;
+	case CALL_READ:
+		return *state;
+	case CALL_WRITE:
+		*state = call->a;
+		return 0;
+	case CALL_TEST:
+		return *state != CK_ABSENT;
+	}
+	return 0;
+}
+
+static bool has_world(const Register *reg, const struct world *world)
+{
+	for (unsigned i = 0; i < reg->worlds->len; i++) {
+		const struct world *w = &g_array_index(reg->worlds, struct world, i);
+		if (w->state != world->state || w->done != world->done)
+			continue;
+		bool same = true;
+		for (unsigned k = 0; k < CALLS; k++)
+			same &= !(w->done >> k & 1) || w->result[k] == world->result[k];
+		if (same)
+			return true;
+	}
+	return false;
+}
+
+static void give_up(Register *reg)
+{
+	if (!reg->given_up)
+		given_up++;
+	reg->given_up = true;
+	g_array_set_size(reg->worlds, 0);
+}
+
+/* Every order in which calls under way may have taken effect by now. */
+static void expand(Register *reg)
+{
+	for (unsigned i = 0; i < reg->worlds->len; i++) {
+		for (unsigned k = 0; k < CALLS; k++) {
+			struct world next = g_array_index(reg->worlds, struct world, i);
+			if (!reg->calls[k] || next.done >> k & 1)
+				continue;
+			next.result[k] = step(reg->calls[k], &next.state);
+			next.done |= 1u << k;
+			/* Nobody waits for the result of an orphan. */
+			if (reg->calls[k]->orphan) {
+				if (next.result[k] < 0)
+					continue;
+				next.result[k] = 0;
+			}
+			if (!has_world(reg, &next))
+				g_array_append_val(reg->worlds, next);
+		}
+		if (reg->worlds->len > WORLDS_MAX) {
+			give_up(reg);
+			return;
+		}
+	}
+}
+
+/* What the register may fall back to when @life ends; called when a change begins and when it was answered. */
+static void note_undurable(Register *reg, int life, uint64_t at)
+{
+	for (unsigned i = 0; i < reg->worlds->len; i++) {
+		struct undurable u = { g_array_index(reg->worlds, struct world, i).state, at, life };
+		bool known = false;
+		for (unsigned k = 0; k < reg->undurable->len; k++) {
+			struct undurable *other = &g_array_index(reg->undurable, struct undurable, k);
+			if (other->state != u.state || other->life != life)
+				continue;
+			other->moment = MAX(other->moment, at);
+			known = true;
+		}
+		if (!known)
+			g_array_append_val(reg->undurable, u);
+	}
+}
+
+/* An answer to @call: nobody else gets at it before what others did is durable. */
+static void changed(const Call *call)
+{
+	Register *reg = call->reg;
+
+	for (unsigned i = reg->undurable->len; i > 0; i--) {
+		struct undurable *u = &g_array_index(reg->undurable, struct undurable, i - 1);
+		if (u->life != call->life)
+			g_array_remove_index(reg->undurable, i - 1);
+		else if (u->moment >= call->invoked)
+			u->moment = moment; /* durable by what begins after this only */
+	}
+	note_undurable(reg, call->life, moment);
+}
+
+Call *check_invoke(Register *reg, enum call_kind kind, int a, int b)
+{
+	Call *call = g_new0(Call, 1);
+
+	*call = (Call){
+		.reg = reg, .kind = kind, .a = a, .b = b, .life = sched_life(), .invoked = ++moment, .slot = CALLS
+	};
+	call->after_loss = lost[call->life];
+	if (reg->given_up)
+		return call;
+	for (call->slot = 0; call->slot < CALLS && reg->calls[call->slot]; call->slot++)
+		;
+	if (call->slot == CALLS)
+		give_up(reg);
+	else
+		reg->calls[call->slot] = call;
+	if (is_change(kind) && !reg->given_up && !lost[call->life])
+		note_undurable(reg, call->life, moment);
+	return call;
+}
+
+static void drop_slot(Register *reg, unsigned slot)
+{
+	g_autoptr(GArray) old = reg->worlds;
+
+	reg->calls[slot] = NULL;
+	reg->worlds = g_array_new(false, true, sizeof(struct world));
+	for (unsigned i = 0; i < old->len; i++) {
+		struct world w = g_array_index(old, struct world, i);
+		w.done &= ~(1u << slot);
+		if (!has_world(reg, &w))
+			g_array_append_val(reg->worlds, w);
+	}
+}
+
+static void explain(const Call *call, int result, GArray *worlds)
+{
+	GString *text = g_string_new(NULL);
+	unsigned n = MIN(worlds->len, 8);
+
+	for (unsigned i = 0; i < n; i++) {
+		const struct world *w = &g_array_index(worlds, struct world, i);
+		g_string_append_printf(text, " %#x", w->state);
+		if (w->done >> call->slot & 1)
+			g_string_append_printf(text, "(would give %#x)", w->result[call->slot]);
+	}
+	for (unsigned k = 0; k < CALLS; k++) {
+		const Call *c = call->reg->calls[k];
+		if (c && c != call)
+			g_string_append_printf(text, "; under way: %s %#x %#x by life %d%s", kind_names[c->kind], c->a,
+				c->b, c->life, c->orphan ? ", never answered" : "");
+	}
+	sched_fail("%s: %s %#x %#x gave %d (%#x), impossible: states are%s", call->reg->name, kind_names[call->kind],
+		call->a, call->b, result, result, text->str);
+}
+
+/* The life was gone before the call returned: it says nothing of what others see, and what it changed was not
+ * committed, or was before. */
+static bool ignore(const Call *call, int result)
+{
+	return lost[call->life] && (is_change(call->kind) || !call->after_loss);
+}
+
+void check_return(Call *call, int result)
+{
+	Register *reg = call->reg;
+
+	moment++;
+	if (sched_verbose && (result != 0 || is_change(call->kind)))
+		sched_log("%s: %s %#x %#x: %#x", reg->name, kind_names[call->kind], call->a, call->b, result);
+	if (reg->given_up) {
+		g_free(call);
+		return;
+	}
+	if (ignore(call, result))
+		result = is_change(call->kind) && !call->after_loss ? CK_UNKNOWN : CK_FAILED;
+	if (result == CK_UNKNOWN && is_change(call->kind)) {
+		if (!lost[call->life])
+			note_undurable(reg, call->life, moment);
+		call->orphan = true; /* keeps its slot */
+		return;
+	}
+	if (result == CK_UNKNOWN || result == CK_FAILED) {
+		/* Without effect: only the worlds where it has none. */
+		g_autoptr(GArray) old = reg->worlds;
+		reg->worlds = g_array_new(false, true, sizeof(struct world));
+		for (unsigned i = 0; i < old->len; i++) {
+			struct world *w = &g_array_index(old, struct world, i);
+			if (!is_change(call->kind) || !(w->done >> call->slot & 1))
+				g_array_append_vals(reg->worlds, w, 1);
+		}
+		drop_slot(reg, call->slot);
+		g_free(call);
+		return;
+	}
+	if (is_change(call->kind) && result == 0)
+		changed(call);
+	expand(reg);
+	if (reg->given_up) {
+		g_free(call);
+		return;
+	}
+	g_autoptr(GArray) old = reg->worlds;
+	reg->worlds = g_array_new(false, true, sizeof(struct world));
+	for (unsigned i = 0; i < old->len; i++) {
+		struct world *w = &g_array_index(old, struct world, i);
+		if (w->done >> call->slot & 1 && w->result[call->slot] == result)
+			g_array_append_vals(reg->worlds, w, 1);
+	}
+	if (reg->worlds->len == 0)
+		explain(call, result, old);
+	drop_slot(reg, call->slot);
+	g_free(call);
+}
+
+void check_durable(Register *reg, uint64_t before)
+{
+	/* What is under way may take effect after all that was waited for. */
+	for (unsigned k = 0; k < CALLS; k++) {
+		if (reg->calls[k] && !reg->calls[k]->orphan && is_change(reg->calls[k]->kind))
+			return;
+	}
+	for (unsigned i = reg->undurable->len; i > 0; i--) {
+		if (g_array_index(reg->undurable, struct undurable, i - 1).moment < before)
+			g_array_remove_index(reg->undurable, i - 1);
+	}
+}
+
+int check_state(const Register *reg)
+{
+	if (reg->given_up || reg->worlds->len == 0)
+		return CK_UNKNOWN;
+	int state = g_array_index(reg->worlds, struct world, 0).state;
+	for (unsigned i = 1; i < reg->worlds->len; i++) {
+		if (g_array_index(reg->worlds, struct world, i).state != state)
+			return CK_UNKNOWN;
+	}
+	return state;
+}
+
+bool check_life_is_lost(int life)
+{
+	return lost[life];
+}
+
+void check_life_lost(int life)
+{
+	if (lost[life])
+		return;
+	sched_log("life %d is lost", life);
+	lost[life] = true;
+	for (unsigned i = 0; registers && i < registers->len; i++) {
+		Register *reg = registers->pdata[i];
+		if (reg->given_up)
+			continue;
+		expand(reg);
+		unsigned n = reg->worlds->len;
+		for (unsigned k = reg->undurable->len; k > 0; k--) {
+			struct undurable u = g_array_index(reg->undurable, struct undurable, k - 1);
+			if (u.life != life)
+				continue;
+			for (unsigned w = 0; w < n; w++) {
+				struct world next = g_array_index(reg->worlds, struct world, w);
+				next.state = u.state;
+				if (!has_world(reg, &next))
+					g_array_append_val(reg->worlds, next);
+			}
+			g_array_remove_index(reg->undurable, k - 1);
+		}
+		for (unsigned k = 0; k < CALLS; k++) {
+			Call *call = reg->calls[k];
+			if (!call || call->life != life || call->orphan || !sched_is_dead(life))
+				continue;
+			if (is_change(call->kind))
+				call->orphan = true;
+			else
+				drop_slot(reg, k);
+		}
+	}
+}
+
+/* ---- what the cluster sees ---- */
+
+static uint64_t number_of(GHashTable *xattrs, const char *name)
+{
+	GBytes *bytes = xattrs ? g_hash_table_lookup(xattrs, name) : NULL;
+	char text[17] = "";
+
+	if (bytes)
+		memcpy(text, g_bytes_get_data(bytes, NULL), MIN(g_bytes_get_size(bytes), 16));
+	return g_ascii_strtoull(text, NULL, 16);
+}
+
+static bool lease_of(GHashTable *xattrs, struct mf_lease_record *ret)
+{
+	GBytes *bytes = xattrs ? g_hash_table_lookup(xattrs, MF_XATTR_LEASE) : NULL;
+
+	return bytes && mf_lease_record_decode(g_bytes_get_data(bytes, NULL), g_bytes_get_size(bytes), ret) == 0;
+}
+
+static bool member_of(uint32_t incarnation, struct mf_member *ret)
+{
+	char key[16];
+
+	g_snprintf(key, sizeof(key), "%08x", incarnation);
+	GBytes *bytes = cluster_omap(MF_POOL_META, MF_OID_MEMBERS, key);
+	return bytes && mf_member_decode(g_bytes_get_data(bytes, NULL), g_bytes_get_size(bytes), ret) == 0;
+}
+
+static bool is_live(uint32_t incarnation)
+{
+	struct mf_member member = { 0 };
+
+	if (!member_of(incarnation, &member))
+		return false;
+	bool live = member.state == MF_MEMBER_LIVE || member.state == MF_MEMBER_EVICTING;
+	mf_member_clear(&member);
+	return live;
+}
+
+static bool holds(const struct mf_lease_record *lease, uint32_t incarnation)
+{
+	for (unsigned i = 0; i < lease->holders->len; i++) {
+		if (g_array_index(lease->holders, uint32_t, i) == incarnation)
+			return true;
+	}
+	return false;
+}
+
+static void check_lease(const struct cluster_change *c)
+{
+	struct mf_lease_record before = { 0 }, after = { 0 };
+	bool had = lease_of(c->xattrs_before, &before), has = lease_of(c->xattrs, &after);
+
+	if (has && after.mode == MF_LEASE_EXCLUSIVE && after.holders->len != 1)
+		sched_fail("%s: an exclusive lease with %u holders", c->oid, after.holders->len);
+	if (had && has && after.epoch < before.epoch)
+		sched_fail("%s: the epoch of the lease went back", c->oid);
+	if (had && has && c->incarnation != 0) {
+		/* Nobody drops another node's name while that lives. */
+		for (unsigned i = 0; i < before.holders->len; i++) {
+			uint32_t holder = g_array_index(before.holders, uint32_t, i);
+			if (!holds(&after, holder) && holder != c->incarnation && is_live(holder))
+				sched_fail("%s: incarnation %u took the lease of %u, which lives", c->oid,
+					c->incarnation, holder);
+		}
+		if (c->keys && c->keys->len > 0 && !holds(&before, c->incarnation) && !holds(&after, c->incarnation))
+			sched_fail("%s: incarnation %u changed it without a lease", c->oid, c->incarnation);
+		if (c->keys && c->keys->len > 0 && before.mode == MF_LEASE_SHARED && after.mode == MF_LEASE_SHARED)
+			sched_fail("%s: incarnation %u changed it under a shared lease", c->oid, c->incarnation);
+	}
+	if (had)
+		mf_lease_record_clear(&before);
+	if (has)
+		mf_lease_record_clear(&after);
+}
+
+static void check_members(const struct cluster_change *c)
+{
+	for (unsigned i = 0; c->keys && i < c->keys->len; i++) {
+		struct mf_member member = { 0 };
+		GBytes *bytes = cluster_omap(c->which, c->oid, c->keys->pdata[i]);
+		if (!bytes || mf_member_decode(g_bytes_get_data(bytes, NULL), g_bytes_get_size(bytes), &member) < 0)
+			sched_fail("members: damaged record %s", (char *)c->keys->pdata[i]);
+		/* Not the incarnation of a try to join whose answer got lost. */
+		int life = cluster_life_of(member.addrs, g_ascii_strtoull(c->keys->pdata[i], NULL, 16));
+		if (member.state == MF_MEMBER_LOST && life > 0)
+			check_life_lost(life);
+		mf_member_clear(&member);
+	}
+}
+
+void check_change(const struct cluster_change *c)
+{
+	if (number_of(c->xattrs, MF_XATTR_EPOCH) < number_of(c->xattrs_before, MF_XATTR_EPOCH) && c->exists)
+		sched_fail("%s: the epoch went back", c->oid);
+	if (strcmp(c->oid, MF_OID_MEMBERS) == 0)
+		check_members(c);
+	if (c->oid[0] != 'd' || !c->existed || !c->exists)
+		return;
+	if (number_of(c->xattrs, MF_XATTR_LAST) < number_of(c->xattrs_before, MF_XATTR_LAST))
+		sched_fail("%s: the version went back", c->oid);
+	check_lease(c);
+}

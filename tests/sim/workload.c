@@ -1,0 +1,977 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "tests/sim/world.h"
+
+#include "locking/filelock.h"
+#include "store/keys.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#define MAILDIRS_MAX 3
+#define MESSAGES_MAX 600
+#define COUNTERS 2
+#define DIRS 3
+#define DOTLOCKS 2
+#define BODY_MAX 12000
+
+static const struct mf_cred cred = { 1000, 1000, 100 };
+static uint64_t calls;
+
+struct message {
+	unsigned id;
+	unsigned body; /* whose bytes it has: its own, or those of what it is a copy of */
+	size_t size;
+	Register *reg;
+};
+
+static struct message messages[MESSAGES_MAX];
+static unsigned n_messages;
+static Register *counters[COUNTERS], *dirs[DIRS], *dotlocks[DOTLOCKS];
+static const struct client *holders[COUNTERS]; /* of the locks */
+static int holder_life[COUNTERS];
+static int next_value = 100;
+
+uint64_t workload_calls(void)
+{
+	return calls;
+}
+
+/* ---- the kernel ---- */
+
+struct inode_lock {
+	uint64_t ino;
+	bool writer;
+	unsigned readers;
+};
+
+static struct inode_lock *inode_lock(struct node *node, uint64_t ino)
+{
+	struct inode_lock *lock = g_hash_table_lookup(node->inode_locks, &ino);
+
+	if (!lock) {
+		lock = g_new0(struct inode_lock, 1);
+		lock->ino = ino;
+		g_hash_table_insert(node->inode_locks, &lock->ino, lock);
+	}
+	return lock;
+}
+
+static void lock_inode(struct node *node, uint64_t ino, bool writer)
+{
+	struct inode_lock *lock = inode_lock(node, ino);
+
+	while (lock->writer || (writer && lock->readers > 0))
+		sched_wait(&node->inode_waiters, "an inode's lock", lock, -1);
+	if (writer)
+		lock->writer = true;
+	else
+		lock->readers++;
+}
+
+static void unlock_inode(struct node *node, uint64_t ino, bool writer)
+{
+	struct inode_lock *lock = inode_lock(node, ino);
+
+	if (writer)
+		lock->writer = false;
+	else
+		lock->readers--;
+	sched_wake_all(&node->inode_waiters);
+}
+
+/* Two parents, in the order of their numbers. */
+static void lock_two(struct node *node, uint64_t a, uint64_t b)
+{
+	if (a != b) {
+		lock_inode(node, 0, true); /* one rename between directories at a time */
+		lock_inode(node, MIN(a, b), true);
+	}
+	lock_inode(node, MAX(a, b), true);
+}
+
+static void unlock_two(struct node *node, uint64_t a, uint64_t b)
+{
+	unlock_inode(node, MAX(a, b), true);
+	if (a != b) {
+		unlock_inode(node, MIN(a, b), true);
+		unlock_inode(node, 0, true);
+	}
+}
+
+/* What every request asks first: mf_session_begin(). */
+static int begin(struct client *client)
+{
+	struct node *node = client->node;
+
+	calls++;
+	sched_yield_maybe();
+	if (node->fenced)
+		return -ESHUTDOWN;
+	int r = mf_node_check(node->node);
+	if (r == -ESHUTDOWN)
+		node->fenced = true;
+	return r;
+}
+
+static void looked_up(struct client *client, uint64_t ino)
+{
+	g_array_append_val(client->lookups, ino);
+}
+
+static void forget_all(struct client *client)
+{
+	for (unsigned i = 0; i < client->lookups->len; i++)
+		mf_fs_forget(client->node->fs, g_array_index(client->lookups, uint64_t, i), 1);
+	g_array_set_size(client->lookups, 0);
+}
+
+/* The cluster does not answer, or this mount is over: says nothing of the call. */
+static bool is_trouble(int r)
+{
+	return r == -ETIMEDOUT || r == -EIO || r == -ESHUTDOWN;
+}
+
+static int lookup(struct client *client, uint64_t parent, const char *name, uint64_t *ret_ino)
+{
+	struct mf_stat st;
+	int r = begin(client);
+
+	if (r < 0)
+		return r;
+	lock_inode(client->node, parent, false);
+	r = mf_fs_lookup(client->node->fs, parent, name, &st);
+	unlock_inode(client->node, parent, false);
+	if (r == 0) {
+		looked_up(client, st.ino);
+		*ret_ino = st.ino;
+	}
+	return r;
+}
+
+/* A directory of which it is sure that it is there. */
+static int walk(struct client *client, const char *path, uint64_t *ret_ino)
+{
+	g_auto(GStrv) parts = g_strsplit(path, "/", -1);
+	uint64_t ino = MF_ROOT_INO;
+	int r = 0;
+
+	for (char **part = parts; r == 0 && *part; part++)
+		r = lookup(client, ino, *part, &ino);
+	if (r < 0 && !is_trouble(r) && !check_life_is_lost(client->node->life))
+		sched_fail("%s: %s", path, strerror(-r));
+	*ret_ino = ino;
+	return r < 0 && !is_trouble(r) ? -EIO : r;
+}
+
+/* The result of a call for the checker. */
+static int outcome(int r)
+{
+	return is_trouble(r) ? CK_UNKNOWN : r;
+}
+
+static void unexpected(const struct client *client, const char *what, int r)
+{
+	if (!is_trouble(r) && !check_life_is_lost(client->node->life))
+		sched_fail("%s: %s", what, strerror(-r));
+}
+
+/* ---- messages ---- */
+
+/* State: directory + 1, flags. Directory 2k: new of maildir k, 2k + 1: cur. */
+static int place(unsigned dir, unsigned flags)
+{
+	return (int)((dir + 1) << CK_DIR_SHIFT | flags);
+}
+
+static void dir_path(unsigned dir, char path[32])
+{
+	snprintf(path, 32, "u%u/%s", dir / 2, dir % 2 ? "cur" : "new");
+}
+
+static void message_name(unsigned id, int state, char name[64])
+{
+	unsigned dir = (state >> CK_DIR_SHIFT) - 1, flags = state & 0xff;
+
+	if (dir % 2 == 0)
+		snprintf(name, 64, "%u.M.sim", id);
+	else
+		snprintf(name, 64, "%u.M.sim:2,%s%s%s", id, flags & 1 ? "F" : "", flags & 2 ? "R" : "",
+			flags & 4 ? "S" : "");
+}
+
+static void fill(unsigned id, char *body, size_t size)
+{
+	for (size_t i = 0; i < size; i++)
+		body[i] = (char)('a' + (i * 7 + id * 13 + i / 100) % 26);
+}
+
+/* One that seems to be there. */
+static struct message *some_message(void)
+{
+	for (int tries = 0; n_messages > 0 && tries < 8; tries++) {
+		struct message *m = &messages[sched_below(n_messages)];
+		int state = check_state(m->reg);
+		if (state != CK_UNKNOWN && state != CK_ABSENT)
+			return m;
+	}
+	return NULL;
+}
+
+/* A message in tmp, durable. */
+static int write_message(struct client *client, struct message *m, const char *name, uint64_t tmp, uint64_t *ret_ino)
+{
+	struct node *node = client->node;
+	MfHandle *handle;
+	struct mf_stat st;
+	int r = begin(client);
+
+	if (r < 0)
+		return r;
+	lock_inode(node, tmp, true);
+	r = mf_fs_create(node->fs, tmp, name, S_IFREG | 0600, O_WRONLY | O_CREAT | O_EXCL, &cred, &st, &handle);
+	unlock_inode(node, tmp, true);
+	if (r < 0) {
+		unexpected(client, "create in tmp", r);
+		return r;
+	}
+	looked_up(client, st.ino);
+	*ret_ino = st.ino;
+	g_autofree char *body = g_malloc(m->size + 1);
+	fill(m->body, body, m->size);
+	for (size_t at = 0; r == 0 && at < m->size;) {
+		size_t n = MIN(m->size - at, 4096);
+		r = begin(client);
+		if (r < 0)
+			break;
+		ssize_t w = mf_fs_write(node->fs, handle, body + at, n, at, O_WRONLY, 1000);
+		if (w >= 0 && (size_t)w != n)
+			sched_fail("a write of %zu bytes wrote %zd", n, w);
+		r = w < 0 ? (int)w : 0;
+		at += n;
+	}
+	if (r == 0)
+		r = begin(client);
+	if (r == 0)
+		r = mf_fs_fsync(node->fs, st.ino);
+	g_autoptr(GArray) done = mf_filelock_done_new();
+	mf_fs_release(node->fs, handle, done);
+	if (r < 0)
+		unexpected(client, "writing in tmp", r);
+	return r;
+}
+
+static int unlink_in(struct client *client, uint64_t parent, uint64_t ino, const char *name)
+{
+	int r = begin(client);
+
+	if (r < 0)
+		return r;
+	lock_inode(client->node, parent, true);
+	if (ino)
+		lock_inode(client->node, ino, true);
+	r = mf_fs_unlink(client->node->fs, parent, name);
+	if (ino)
+		unlock_inode(client->node, ino, true);
+	unlock_inode(client->node, parent, true);
+	return r;
+}
+
+static int deliver(struct client *client, bool by_link)
+{
+	struct node *node = client->node;
+	unsigned dir = sched_below(plan.maildirs) * 2 + (by_link ? 0 : sched_below(2));
+	uint64_t tmp, to, ino = 0;
+	char path[32], name[64], tmp_path[32];
+	struct mf_stat st;
+
+	if (n_messages == MESSAGES_MAX)
+		return 0;
+	struct message *m = &messages[n_messages];
+	*m = (struct message){ .id = n_messages,
+		.body = n_messages,
+		.size = sched_chance(9000) ? sched_below(400) : sched_below(BODY_MAX) };
+	n_messages++;
+	int state = place(dir, sched_below(8) * (dir % 2));
+	message_name(m->id, state, name);
+	g_autofree char *label = g_strdup_printf("message %u", m->id);
+	m->reg = check_register(label, CK_ABSENT);
+	dir_path(dir, path);
+	snprintf(tmp_path, sizeof(tmp_path), "u%u/tmp", dir / 2);
+	int r = walk(client, tmp_path, &tmp);
+	if (r == 0)
+		r = write_message(client, m, name, tmp, &ino);
+	if (r == 0)
+		r = walk(client, path, &to);
+	if (r == 0)
+		r = begin(client);
+	if (r < 0)
+		return r;
+	Call *call = check_invoke(m->reg, CALL_CREATE, state, 0);
+	if (by_link) {
+		lock_inode(node, to, true);
+		lock_inode(node, ino, true);
+		r = mf_fs_link(node->fs, ino, to, name, &st);
+		unlock_inode(node, ino, true);
+		unlock_inode(node, to, true);
+		if (r == 0)
+			looked_up(client, st.ino);
+		check_return(call, outcome(r));
+		if (r == 0)
+			check_durable(m->reg, check_moment());
+		/* What Postfix does not unlink stays until the unmount. */
+		if (r == 0 && unlink_in(client, tmp, ino, name) < 0)
+			return 0;
+	} else {
+		lock_two(node, tmp, to);
+		lock_inode(node, ino, true);
+		r = mf_fs_rename(node->fs, tmp, name, to, name, 0);
+		unlock_inode(node, ino, true);
+		unlock_two(node, tmp, to);
+		check_return(call, outcome(r));
+		if (r == 0 && sched_chance(8000)) {
+			uint64_t moment = check_moment();
+			r = begin(client);
+			if (r == 0)
+				r = mf_fs_fsyncdir(node->fs, to);
+			if (r == 0 && !check_life_is_lost(node->life))
+				check_durable(m->reg, moment);
+		}
+	}
+	if (r < 0)
+		unexpected(client, "delivery", r);
+	return r;
+}
+
+/* Flags, new to cur, or another mailbox. */
+static int move(struct client *client, bool far)
+{
+	struct node *node = client->node;
+	struct message *m = some_message();
+	char from_path[32], to_path[32], from_name[64], to_name[64];
+	uint64_t from, to, ino;
+
+	if (!m)
+		return 0;
+	int state = check_state(m->reg);
+	unsigned dir = (state >> CK_DIR_SHIFT) - 1;
+	unsigned target = far ? sched_below(plan.maildirs) * 2 + 1 : dir | 1;
+	int next = place(target, sched_below(8));
+	if (next == state)
+		return 0;
+	dir_path(dir, from_path);
+	dir_path(target, to_path);
+	message_name(m->id, state, from_name);
+	message_name(m->id, next, to_name);
+	int r = walk(client, from_path, &from);
+	if (r == 0)
+		r = walk(client, to_path, &to);
+	if (r < 0)
+		return r;
+	/* The kernel knows the inode that it moves. */
+	Call *look = check_invoke(m->reg, CALL_LOOK, state, 0);
+	r = lookup(client, from, from_name, &ino);
+	check_return(look, is_trouble(r) ? CK_UNKNOWN : r == 0);
+	if (r == 0)
+		r = begin(client);
+	if (r < 0)
+		return is_trouble(r) ? r : 0;
+	Call *call = check_invoke(m->reg, CALL_MOVE, state, next);
+	lock_two(node, from, to);
+	lock_inode(node, ino, true);
+	r = mf_fs_rename(node->fs, from, from_name, to, to_name, 0);
+	unlock_inode(node, ino, true);
+	unlock_two(node, from, to);
+	check_return(call, outcome(r));
+	if (r < 0 && r != -ENOENT)
+		unexpected(client, "rename", r);
+	return is_trouble(r) ? r : 0;
+}
+
+/* A hard link in another mailbox, as IMAP's COPY makes it. */
+static int copy(struct client *client)
+{
+	struct node *node = client->node;
+	struct message *from = some_message();
+	char from_path[32], to_path[32], from_name[64], to_name[64];
+	uint64_t parent, to, ino;
+	struct mf_stat st;
+
+	if (!from || n_messages == MESSAGES_MAX)
+		return 0;
+	int state = check_state(from->reg);
+	unsigned target = sched_below(plan.maildirs) * 2 + 1;
+	int next = place(target, sched_below(8));
+	dir_path((state >> CK_DIR_SHIFT) - 1, from_path);
+	dir_path(target, to_path);
+	message_name(from->id, state, from_name);
+	int r = walk(client, from_path, &parent);
+	if (r == 0)
+		r = walk(client, to_path, &to);
+	if (r < 0)
+		return r;
+	Call *look = check_invoke(from->reg, CALL_LOOK, state, 0);
+	r = lookup(client, parent, from_name, &ino);
+	check_return(look, is_trouble(r) ? CK_UNKNOWN : r == 0);
+	if (r == 0)
+		r = begin(client);
+	if (r < 0 || n_messages == MESSAGES_MAX)
+		return is_trouble(r) ? r : 0;
+	struct message *m = &messages[n_messages];
+	*m = (struct message){ .id = n_messages, .body = from->body, .size = from->size };
+	n_messages++;
+	g_autofree char *label = g_strdup_printf("message %u (a copy of %u)", m->id, from->id);
+	m->reg = check_register(label, CK_ABSENT);
+	message_name(m->id, next, to_name);
+	Call *call = check_invoke(m->reg, CALL_CREATE, next, 0);
+	lock_inode(node, to, true);
+	lock_inode(node, ino, true);
+	r = mf_fs_link(node->fs, ino, to, to_name, &st);
+	unlock_inode(node, ino, true);
+	unlock_inode(node, to, true);
+	if (r == 0)
+		looked_up(client, st.ino);
+	/* The source may be gone since it was found. */
+	check_return(call, r == -ENOENT ? CK_FAILED : outcome(r));
+	/* Only a link out of tmp is durable by itself. */
+	if (r < 0 && r != -ENOENT)
+		unexpected(client, "copy", r);
+	return is_trouble(r) ? r : 0;
+}
+
+static int expunge(struct client *client)
+{
+	struct message *m = some_message();
+	char path[32], name[64];
+	uint64_t parent, ino = 0;
+
+	if (!m)
+		return 0;
+	int state = check_state(m->reg);
+	dir_path((state >> CK_DIR_SHIFT) - 1, path);
+	message_name(m->id, state, name);
+	int r = walk(client, path, &parent);
+	if (r < 0)
+		return r;
+	Call *look = check_invoke(m->reg, CALL_LOOK, state, 0);
+	r = lookup(client, parent, name, &ino);
+	check_return(look, is_trouble(r) ? CK_UNKNOWN : r == 0);
+	if (r < 0)
+		return is_trouble(r) ? r : 0;
+	Call *call = check_invoke(m->reg, CALL_REMOVE, state, 0);
+	r = unlink_in(client, parent, ino, name);
+	check_return(call, outcome(r));
+	if (r < 0 && r != -ENOENT)
+		unexpected(client, "unlink", r);
+	return is_trouble(r) ? r : 0;
+}
+
+static int read_body(struct client *client, const struct message *m, uint64_t ino)
+{
+	g_autofree char *want = g_malloc(m->size + 1), *got = g_malloc(m->size + 2);
+	MfHandle *handle;
+	int r = begin(client);
+
+	if (r == 0)
+		r = mf_fs_open_file(client->node->fs, ino, O_RDONLY, &handle);
+	if (r < 0) {
+		/* It may be gone since it was found. */
+		if (r != -ENOENT && r != -ESTALE)
+			unexpected(client, "open", r);
+		return is_trouble(r) ? r : 0;
+	}
+	ssize_t n = mf_fs_read(client->node->fs, handle, got, m->size + 1, 0);
+	fill(m->body, want, m->size);
+	if (n >= 0 && ((size_t)n != m->size || memcmp(got, want, m->size) != 0))
+		sched_fail("message %u: %zd bytes, not the %zu that were written", m->id, n, m->size);
+	if (n < 0)
+		unexpected(client, "read", (int)n);
+	g_autoptr(GArray) done = mf_filelock_done_new();
+	mf_fs_release(client->node->fs, handle, done);
+	return n < 0 ? (int)n : 0;
+}
+
+static int look(struct client *client, struct message *m)
+{
+	char path[32], name[64];
+	uint64_t parent, ino;
+	int state = check_state(m->reg);
+
+	if (state == CK_UNKNOWN || state == CK_ABSENT)
+		return 0;
+	dir_path((state >> CK_DIR_SHIFT) - 1, path);
+	message_name(m->id, state, name);
+	int r = walk(client, path, &parent);
+	if (r < 0)
+		return r;
+	Call *call = check_invoke(m->reg, CALL_LOOK, state, 0);
+	r = lookup(client, parent, name, &ino);
+	check_return(call, is_trouble(r) ? CK_UNKNOWN : r == 0);
+	if (r == 0 && sched_chance(5000))
+		r = read_body(client, m, ino);
+	if (r < 0 && r != -ENOENT)
+		unexpected(client, "lookup", r);
+	return is_trouble(r) ? r : 0;
+}
+
+static int parse_flags(const char *flags)
+{
+	int value = 0;
+
+	for (; *flags; flags++) {
+		int bit = *flags == 'F' ? 1 : *flags == 'R' ? 2 : *flags == 'S' ? 4 : -1;
+		if (bit < 0)
+			return -1;
+		value |= bit;
+	}
+	return value;
+}
+
+static int list(struct client *client, unsigned dir)
+{
+	struct node *node = client->node;
+	unsigned n = n_messages;
+	g_autofree Call **seen = g_new0(Call *, n + 1);
+	g_autofree int *state = g_new0(int, n + 1);
+	MfListing *listing;
+	struct mf_listed item;
+	char path[32];
+	uint64_t ino;
+
+	dir_path(dir, path);
+	int r = walk(client, path, &ino);
+	if (r == 0)
+		r = begin(client);
+	if (r < 0)
+		return r;
+	for (unsigned i = 0; i < n; i++)
+		seen[i] = check_invoke(messages[i].reg, CALL_SEE, (int)dir + 1, 0);
+	lock_inode(node, ino, false);
+	r = mf_fs_list(node->fs, ino, &listing);
+	unlock_inode(node, ino, false);
+	for (uint64_t i = 0; r == 0 && mf_listing_get(listing, i, &item); i++) {
+		unsigned id;
+		int end = 0, flags = 0;
+		if (strcmp(item.name, ".") == 0 || strcmp(item.name, "..") == 0)
+			continue;
+		if (sscanf(item.name, "%u.M.sim%n", &id, &end) != 1 || end == 0 || id >= n_messages ||
+			(dir % 2 ? strncmp(item.name + end, ":2,", 3) != 0 ||
+						(flags = parse_flags(item.name + end + 3)) < 0
+				 : item.name[end] != 0))
+			sched_fail("%s: a strange name: %s", path, item.name);
+		if (id >= n)
+			continue;
+		if (state[id] != 0)
+			sched_fail("%s: message %u is listed twice", path, id);
+		state[id] = place(dir, flags);
+	}
+	for (unsigned i = 0; i < n; i++)
+		check_return(seen[i], r < 0 ? CK_UNKNOWN : state[i]);
+	if (r < 0)
+		unexpected(client, path, r);
+	else
+		mf_listing_free(listing);
+	return r;
+}
+
+/* ---- counters under a lock ---- */
+
+struct wait {
+	bool done;
+	int result;
+	struct waitq queue;
+};
+
+static void answer_all(GArray *done)
+{
+	for (unsigned i = 0; i < done->len; i++) {
+		struct mf_filelock_done *d = &g_array_index(done, struct mf_filelock_done, i);
+		struct wait *wait = d->cookie;
+		if (wait->done)
+			sched_fail("a lock request is answered twice");
+		wait->done = true;
+		wait->result = d->result;
+		sched_wake_all(&wait->queue);
+	}
+}
+
+/* The one place that knows how locks are asked for (fuse/op-lock.c). */
+static int set_lock(struct client *client, MfHandle *handle, enum mf_filelock_type type)
+{
+	struct node *node = client->node;
+	struct mf_filelock request = {
+		.ino = mf_handle_ino(handle),
+		.owner = client->id + 1,
+		.fh = (uint64_t)(uintptr_t)handle,
+		.incarnation = mf_node_incarnation(node->node),
+		.pid = (int32_t)client->id + 1,
+		.space = MF_FILELOCK_POSIX,
+		.type = type,
+		.start = 0,
+		.end = INT64_MAX,
+	};
+	g_autoptr(GArray) done = mf_filelock_done_new();
+	struct wait *wait = g_new0(struct wait, 1);
+	int r = type == MF_FILELOCK_UNLOCK ? 0 : begin(client);
+
+	if (r < 0)
+		return r;
+	if (type == MF_FILELOCK_UNLOCK)
+		r = mf_filelock_set(mf_fs_lock(node->fs), &request, done);
+	else
+		r = mf_filelock_wait(mf_fs_lock(node->fs), &request, wait, done);
+	mf_fs_unlock(node->fs);
+	answer_all(done);
+	if (r != MF_FILELOCK_PARKED)
+		return r;
+	while (!wait->done)
+		sched_wait(&wait->queue, "a file lock", wait, -1);
+	return wait->result;
+}
+
+static int open_in(struct client *client, const char *dir, const char *name, MfHandle **ret_handle)
+{
+	uint64_t parent, ino;
+	int r = walk(client, dir, &parent);
+
+	if (r == 0)
+		r = lookup(client, parent, name, &ino);
+	if (r == 0)
+		r = begin(client);
+	if (r == 0)
+		r = mf_fs_open_file(client->node->fs, ino, O_RDWR, ret_handle);
+	if (r < 0)
+		unexpected(client, name, r);
+	return r;
+}
+
+static int read_value(struct client *client, Register *reg, MfHandle *handle)
+{
+	int value = 0;
+	int r = begin(client);
+
+	if (r < 0)
+		return r;
+	Call *call = check_invoke(reg, CALL_READ, 0, 0);
+	ssize_t n = mf_fs_read(client->node->fs, handle, &value, sizeof(value), 0);
+	check_return(call, n < 0 ? CK_UNKNOWN : n == sizeof(value) ? value : 0);
+	if (n < 0)
+		unexpected(client, check_name(reg), (int)n);
+	return n < 0 ? (int)n : 0;
+}
+
+static int count(struct client *client)
+{
+	struct node *node = client->node;
+	unsigned i = sched_below(COUNTERS);
+	char name[32];
+	MfHandle *handle;
+
+	snprintf(name, sizeof(name), "count%u", i);
+	int r = open_in(client, "p", name, &handle);
+	if (r < 0)
+		return r;
+	r = set_lock(client, handle, MF_FILELOCK_WRITE);
+	if (r == 0) {
+		/* A mount that is over may believe what it likes: it can change nothing any more. */
+		bool valid = !check_life_is_lost(node->life);
+		if (valid && holders[i] && !check_life_is_lost(holder_life[i]))
+			sched_fail("%s: two hold its lock: lives %d and %d", name, holder_life[i], node->life);
+		if (valid) {
+			holders[i] = client;
+			holder_life[i] = node->life;
+		}
+		r = read_value(client, counters[i], handle);
+		if (r == 0)
+			r = begin(client);
+		if (r == 0) {
+			int value = ++next_value;
+			Call *call = check_invoke(counters[i], CALL_WRITE, value, 0);
+			ssize_t n = mf_fs_write(node->fs, handle, &value, sizeof(value), 0, O_RDWR, 1000);
+			check_return(call, n == sizeof(value) ? 0 : CK_UNKNOWN);
+			if (n < 0)
+				unexpected(client, name, (int)n);
+			r = n < 0 ? (int)n : 0;
+		}
+		if (r == 0 && sched_chance(5000)) {
+			uint64_t moment = check_moment();
+			r = begin(client);
+			if (r == 0)
+				r = mf_fs_fsync(node->fs, mf_handle_ino(handle));
+			if (r == 0 && !check_life_is_lost(node->life))
+				check_durable(counters[i], moment);
+		}
+		if (r == 0)
+			r = read_value(client, counters[i], handle);
+		if (holders[i] == client && holder_life[i] == node->life)
+			holders[i] = NULL;
+		if (sched_chance(7000))
+			set_lock(client, handle, MF_FILELOCK_UNLOCK);
+	} else {
+		unexpected(client, "lock", r);
+	}
+	g_autoptr(GArray) done = mf_filelock_done_new();
+	mf_fs_release(node->fs, handle, done);
+	answer_all(done);
+	return r;
+}
+
+static int peek(struct client *client)
+{
+	unsigned i = sched_below(COUNTERS);
+	char name[32];
+	MfHandle *handle;
+
+	snprintf(name, sizeof(name), "count%u", i);
+	int r = open_in(client, "p", name, &handle);
+	if (r < 0)
+		return r;
+	r = read_value(client, counters[i], handle);
+	g_autoptr(GArray) done = mf_filelock_done_new();
+	mf_fs_release(client->node->fs, handle, done);
+	answer_all(done);
+	return r;
+}
+
+/* ---- directories, dotlocks ---- */
+
+static int toggle_dir(struct client *client)
+{
+	struct node *node = client->node;
+	unsigned i = sched_below(DIRS);
+	bool make = sched_chance(5000);
+	struct mf_stat st;
+	char name[32];
+	uint64_t parent, ino = 0;
+
+	snprintf(name, sizeof(name), "x%u", i);
+	int r = walk(client, "d", &parent);
+	if (r < 0)
+		return r;
+	/* The kernel looks first. */
+	Call *test = check_invoke(dirs[i], CALL_TEST, 0, 0);
+	r = lookup(client, parent, name, &ino);
+	check_return(test, is_trouble(r) ? CK_UNKNOWN : r == 0);
+	if (is_trouble(r))
+		return r;
+	if (make ? r == 0 : r < 0)
+		return 0;
+	r = begin(client);
+	if (r < 0)
+		return r;
+	Call *call = check_invoke(dirs[i], make ? CALL_CREATE : CALL_CLEAR, 1, 0);
+	lock_inode(node, parent, true);
+	if (make) {
+		r = mf_fs_mkdir(node->fs, parent, name, S_IFDIR | 0700, &cred, &st);
+		if (r == 0)
+			looked_up(client, st.ino);
+	} else {
+		lock_inode(node, ino, true);
+		r = mf_fs_rmdir(node->fs, parent, name);
+		unlock_inode(node, ino, true);
+	}
+	unlock_inode(node, parent, true);
+	check_return(call, outcome(r));
+	if (r < 0 && r != -ENOENT && r != -EEXIST)
+		unexpected(client, make ? "mkdir" : "rmdir", r);
+	return is_trouble(r) ? r : 0;
+}
+
+static int dotlock(struct client *client)
+{
+	struct node *node = client->node;
+	unsigned i = sched_below(DOTLOCKS);
+	MfHandle *handle;
+	struct mf_stat st;
+	char name[32];
+	uint64_t parent;
+
+	snprintf(name, sizeof(name), "file%u.lock", i);
+	int r = walk(client, "p", &parent);
+	if (r == 0)
+		r = begin(client);
+	if (r < 0)
+		return r;
+	int mine = ++next_value;
+	Call *call = check_invoke(dotlocks[i], CALL_CREATE, mine, 0);
+	lock_inode(node, parent, true);
+	r = mf_fs_create(node->fs, parent, name, S_IFREG | 0600, O_WRONLY | O_CREAT | O_EXCL, &cred, &st, &handle);
+	unlock_inode(node, parent, true);
+	check_return(call, outcome(r));
+	if (r == 0) {
+		looked_up(client, st.ino);
+		g_autoptr(GArray) done = mf_filelock_done_new();
+		mf_fs_release(node->fs, handle, done);
+		if (sched_chance(5000))
+			sched_sleep(sched_between(0, 1500000));
+		call = check_invoke(dotlocks[i], CALL_CLEAR, 0, 0); /* or that of who broke ours */
+		r = unlink_in(client, parent, st.ino, name);
+		check_return(call, outcome(r));
+	} else if (r == -EEXIST && sched_chance(2000)) {
+		/* Stale, thinks somebody. */
+		call = check_invoke(dotlocks[i], CALL_CLEAR, 0, 0);
+		r = unlink_in(client, parent, 0, name);
+		check_return(call, outcome(r));
+	}
+	if (r < 0 && r != -EEXIST && r != -ENOENT)
+		unexpected(client, "dotlock", r);
+	return is_trouble(r) ? r : 0;
+}
+
+/* ---- a day's work ---- */
+
+int workload_step(struct client *client)
+{
+	struct message *m;
+	unsigned what = sched_below(100);
+	int r;
+
+	if (what < 18)
+		r = deliver(client, true);
+	else if (what < 30)
+		r = deliver(client, false);
+	else if (what < 48)
+		r = move(client, false);
+	else if (what < 52)
+		r = move(client, true);
+	else if (what < 54)
+		r = copy(client);
+	else if (what < 60)
+		r = expunge(client);
+	else if (what < 70)
+		r = list(client, sched_below(plan.maildirs * 2));
+	else if (what < 80)
+		r = (m = some_message()) ? look(client, m) : 0;
+	else if (what < 88)
+		r = count(client);
+	else if (what < 91)
+		r = peek(client);
+	else if (what < 96)
+		r = toggle_dir(client);
+	else
+		r = dotlock(client);
+	forget_all(client);
+	return r;
+}
+
+/* ---- before and after ---- */
+
+static uint64_t must_mkdir(struct node *node, uint64_t parent, const char *name)
+{
+	struct mf_stat st;
+	int r = mf_fs_mkdir(node->fs, parent, name, S_IFDIR | 0700, &cred, &st);
+
+	if (r < 0)
+		sched_fail("mkdir %s: %s", name, strerror(-r));
+	return st.ino;
+}
+
+void workload_setup(struct node *node)
+{
+	char name[32];
+
+	for (unsigned i = 0; i < plan.maildirs; i++) {
+		snprintf(name, sizeof(name), "u%u", i);
+		uint64_t user = must_mkdir(node, MF_ROOT_INO, name);
+		must_mkdir(node, user, "tmp");
+		must_mkdir(node, user, "new");
+		must_mkdir(node, user, "cur");
+	}
+	uint64_t plain = must_mkdir(node, MF_ROOT_INO, "p");
+	must_mkdir(node, MF_ROOT_INO, "d");
+	for (unsigned i = 0; i < COUNTERS; i++) {
+		MfHandle *handle;
+		struct mf_stat st;
+		int value = 1;
+		snprintf(name, sizeof(name), "count%u", i);
+		int r = mf_fs_create(node->fs, plain, name, S_IFREG | 0600, O_WRONLY | O_CREAT, &cred, &st, &handle);
+		if (r < 0 || mf_fs_write(node->fs, handle, &value, sizeof(value), 0, O_WRONLY, 0) != sizeof(value))
+			sched_fail("cannot make %s", name);
+		g_autoptr(GArray) done = mf_filelock_done_new();
+		mf_fs_release(node->fs, handle, done);
+		counters[i] = check_register(name, value);
+	}
+	for (unsigned i = 0; i < DIRS; i++) {
+		snprintf(name, sizeof(name), "directory x%u", i);
+		dirs[i] = check_register(name, CK_ABSENT);
+	}
+	for (unsigned i = 0; i < DOTLOCKS; i++) {
+		snprintf(name, sizeof(name), "file%u.lock", i);
+		dotlocks[i] = check_register(name, CK_ABSENT);
+	}
+}
+
+static GHashTable *alive; /* inode numbers that have a name */
+
+static void collect(struct node *node, uint64_t dir)
+{
+	MfListing *listing;
+	struct mf_listed item;
+	int r = mf_fs_list(node->fs, dir, &listing);
+
+	if (r < 0)
+		sched_fail("listing %lx at the end: %s", (unsigned long)dir, strerror(-r));
+	for (uint64_t i = 0; mf_listing_get(listing, i, &item); i++) {
+		struct mf_stat st;
+		if (strcmp(item.name, ".") == 0 || strcmp(item.name, "..") == 0)
+			continue;
+		r = mf_fs_lookup(node->fs, dir, item.name, &st);
+		if (r < 0)
+			sched_fail("'%s' is listed and cannot be looked up: %s", item.name, strerror(-r));
+		if (st.ino != item.ino)
+			sched_fail("'%s' is listed as another inode", item.name);
+		uint64_t *ino = g_new(uint64_t, 1);
+		*ino = st.ino;
+		if (!g_hash_table_add(alive, ino) && !S_ISREG(item.mode))
+			sched_fail("directory '%s' has two names", item.name);
+		if (S_ISDIR(item.mode))
+			collect(node, st.ino);
+		mf_fs_forget(node->fs, st.ino, 1);
+	}
+	mf_listing_free(listing);
+}
+
+void workload_verify(struct node *node)
+{
+	struct client client = { node, 0, g_array_new(false, false, sizeof(uint64_t)) };
+	char name[32];
+	int r = 0;
+
+	alive = g_hash_table_new(g_int64_hash, g_int64_equal);
+	collect(node, MF_ROOT_INO);
+	for (unsigned i = 0; r == 0 && i < plan.maildirs * 2; i++)
+		r = list(&client, i);
+	for (unsigned i = 0; r == 0 && i < n_messages; i++) {
+		r = look(&client, &messages[i]);
+		forget_all(&client);
+	}
+	for (unsigned i = 0; r == 0 && i < COUNTERS; i++) {
+		MfHandle *handle;
+		snprintf(name, sizeof(name), "count%u", i);
+		r = open_in(&client, "p", name, &handle);
+		if (r == 0) {
+			r = read_value(&client, counters[i], handle);
+			g_autoptr(GArray) done = mf_filelock_done_new();
+			mf_fs_release(node->fs, handle, done);
+		}
+	}
+	forget_all(&client);
+	if (r < 0)
+		sched_fail("the last look failed: %s", strerror(-r));
+}
+
+static void check_leak(enum mf_pool_which which, const char *oid, void *arg)
+{
+	if ((oid[0] != 'm' && oid[0] != 'f' && oid[0] != 'd') || oid[1] != '.')
+		return;
+	uint64_t ino = g_ascii_strtoull(oid + 2, NULL, 16);
+	if (ino != MF_ROOT_INO && !g_hash_table_contains(alive, &ino))
+		sched_fail("%s is left and nothing names it", oid);
+}
+
+void workload_check_leaks(void)
+{
+	cluster_foreach(check_leak, NULL);
+}

@@ -1,0 +1,352 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "tests/sim/world.h"
+
+#include "store/record.h"
+#include "sync/mkfs.h"
+#include "tests/sim/wrap.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+#define SECOND INT64_C(1000000)
+#define NODES_MAX 5
+#define TROUBLES_MAX 40 /* then even a mount that always meets some succeeds */
+
+struct plan plan;
+unsigned steps_left;
+
+static struct node nodes[NODES_MAX];
+static bool faults_over;
+static unsigned mains;
+static struct waitq mains_ended;
+
+static struct mf_conf *make_conf(const char *name)
+{
+	struct mf_conf *conf = mf_conf_new();
+
+	g_free(conf->node);
+	conf->node = g_strdup(name);
+	return conf;
+}
+
+/* ---- one mount, as fuse/main.c does it ---- */
+
+static int mount_node(struct node *node, char **ret_error)
+{
+	int r = mf_pool_open(node->conf, &node->pool, ret_error);
+
+	if (r == 0)
+		r = mf_fs_check(node->pool, node->conf, ret_error);
+	if (r == 0)
+		r = mf_node_join(node->pool, node->conf, "/mnt", &node->node, ret_error);
+	if (r == 0) {
+		cluster_set_incarnation(node->pool, mf_node_incarnation(node->node));
+		sched_log("%s joined as incarnation %u", node->name, mf_node_incarnation(node->node));
+		r = mf_fs_open(node->pool, node->node, node->conf, &node->fs, ret_error);
+		if (r < 0)
+			mf_node_leave(node->node, true);
+	}
+	if (r < 0 && node->pool)
+		mf_pool_close(node->pool);
+	if (r < 0)
+		sched_log("%s cannot mount: %s", node->name, *ret_error ? *ret_error : strerror(-r));
+	return r;
+}
+
+static void unmount_node(struct node *node)
+{
+	sched_log("%s unmounts", node->name);
+	int r = mf_fs_close(node->fs);
+	/* With the cluster at rest nothing may keep it from being clean. */
+	if (r < 0 && faults_over && !mf_node_is_fenced(node->node))
+		sched_fail("%s: the unmount failed: %s", node->name, strerror(-r));
+	/* Not clean: what was not committed is lost, as in a crash. */
+	if (r < 0)
+		check_life_lost(node->life);
+	mf_node_leave(node->node, r == 0);
+	mf_pool_close(node->pool);
+	node->fs = NULL;
+}
+
+static void *client_main(void *arg)
+{
+	struct client *client = arg;
+	struct node *node = client->node;
+
+	while (steps_left > 0 && !node->ending && node->budget > 0) {
+		steps_left--;
+		node->budget--;
+		int r = workload_step(client);
+		if (r == -ESHUTDOWN || (r == -EIO && mf_node_is_fenced(node->node)))
+			break;
+		if (r < 0)
+			sched_sleep(sched_between(1, SECOND));
+		if (sched_chance(1000))
+			sched_sleep(sched_between(0, 2 * SECOND));
+	}
+	node->clients--;
+	sched_wake_all(&node->ended);
+	return NULL;
+}
+
+static void node_ended(struct node *node)
+{
+	node->life = 0;
+	mains--;
+	sched_wake_all(&mains_ended);
+}
+
+static void start_node(struct node *node);
+
+static void start_again(void *arg)
+{
+	struct node *node = arg;
+
+	if (steps_left > 0)
+		start_node(node);
+	mains--;
+	sched_wake_all(&mains_ended);
+}
+
+static void later(struct node *node, int64_t us)
+{
+	mains++;
+	sched_at(sched_now() + us, SCHED_WORLD, false, start_again, node);
+}
+
+static void *node_main(void *arg)
+{
+	struct node *node = arg;
+	g_autofree char *error = NULL;
+	int r = mount_node(node, &error);
+
+	if (r == 0) {
+		for (unsigned i = 0; i < plan.clients; i++) {
+			struct client *client = g_new0(struct client, 1);
+			*client = (struct client){ node, node->life * 16 + i,
+				g_array_new(false, false, sizeof(uint64_t)) };
+			node->clients++;
+			sched_spawn(node->life, "client", client_main, client, false);
+		}
+		while (node->clients > 0)
+			sched_wait(&node->ended, "its clients", node, -1);
+		unmount_node(node);
+	} else if (faults_over && r != -EBUSY) {
+		sched_fail("%s cannot mount: %s", node->name, error ? error : strerror(-r));
+	}
+	if (steps_left > 0)
+		later(node, r < 0 ? sched_between(0, 3 * SECOND) : sched_between(0, SECOND));
+	node_ended(node);
+	return NULL;
+}
+
+static void start_node(struct node *node)
+{
+	node->life = sched_new_life();
+	wrap_set_machine(node->life, (int)node->index);
+	node->pool = NULL;
+	node->node = NULL;
+	node->fs = NULL;
+	node->fenced = node->ending = false;
+	node->clients = 0;
+	node->budget = sched_between(20, 120);
+	node->ended = node->inode_waiters = (struct waitq){ NULL };
+	node->inode_locks = g_hash_table_new(g_int64_hash, g_int64_equal);
+	mains++;
+	sched_spawn(node->life, node->name, node_main, node, false);
+}
+
+/* ---- what goes wrong ---- */
+
+static void healed(void *arg)
+{
+	cluster_heal(GPOINTER_TO_INT(arg));
+}
+
+static void crash(struct node *node)
+{
+	int life = node->life;
+
+	sched_log("%s crashes", node->name);
+	cluster_crash(life);
+	sched_kill(life);
+	check_life_lost(life);
+	later(node, sched_chance(5000) ? sched_between(0, SECOND) : sched_between(0, 8 * SECOND));
+	node_ended(node);
+}
+
+static void *trouble_main(void *arg)
+{
+	int64_t pause = sched_between(SECOND / 10, 8 * SECOND);
+
+	for (unsigned n = 0; n < TROUBLES_MAX && steps_left > 0; n++) {
+		sched_sleep(sched_between(0, 2 * pause));
+		struct node *node = &nodes[sched_below(plan.nodes)];
+		int64_t time = sched_chance(5000) ? sched_between(0, SECOND) : sched_between(0, 12 * SECOND);
+		if (steps_left == 0 || node->life == 0 || sched_is_frozen(node->life))
+			continue;
+		switch (sched_below(3)) {
+		case 0:
+			if (!plan.stalls)
+				break;
+			sched_log("%s is stopped for %.3f s", node->name, (double)time / 1e6);
+			sched_freeze(node->life, sched_now() + time);
+			break;
+		case 1:
+			if (!plan.partitions)
+				break;
+			sched_log("%s is cut off for %.3f s", node->name, (double)time / 1e6);
+			cluster_partition(node->life, sched_now() + time);
+			sched_at(sched_now() + time, SCHED_WORLD, false, healed, GINT_TO_POINTER(node->life));
+			break;
+		case 2:
+			/* Mostly when it has got somewhere. */
+			if (plan.crashes && (node->fs || sched_chance(500)))
+				crash(node);
+			break;
+		}
+	}
+	mains--;
+	sched_wake_all(&mains_ended);
+	return NULL;
+}
+
+/* ---- from mkfs to the last look ---- */
+
+static void *setup_main(void *arg)
+{
+	struct node *node = arg;
+	g_autofree char *error = NULL;
+
+	if (mount_node(node, &error) < 0)
+		sched_fail("the first mount failed: %s", error);
+	workload_setup(node);
+	unmount_node(node);
+	return NULL;
+}
+
+/* Windows of dead nodes, by the names of their objects. @arg: a set to add to. */
+static void collect_windows(enum mf_pool_which which, const char *oid, void *arg)
+{
+	struct mf_member member = { 0 };
+
+	if (!g_str_has_prefix(oid, "node."))
+		return;
+	/* One that died between its record and the removal of its object leaves an empty window. */
+	GBytes *bytes = cluster_omap(MF_POOL_META, MF_OID_MEMBERS, oid + 5);
+	if (bytes && mf_member_decode(g_bytes_get_data(bytes, NULL), g_bytes_get_size(bytes), &member) == 0) {
+		if (member.state == MF_MEMBER_LOST)
+			g_hash_table_add(arg, g_strdup(oid));
+		mf_member_clear(&member);
+	}
+}
+
+static void *verify_main(void *arg)
+{
+	struct node *node = arg;
+	g_autofree char *error = NULL;
+	g_autoptr(GHashTable) before = g_hash_table_new(g_str_hash, g_str_equal);
+	g_autoptr(GHashTable) after = g_hash_table_new(g_str_hash, g_str_equal);
+	GHashTableIter iter;
+	gpointer oid;
+	int r;
+
+	/* One that a late operation makes again after this is for the next mount. */
+	cluster_foreach(collect_windows, before);
+	for (int tries = 0; (r = mount_node(node, &error)) == -EBUSY && tries < 20; tries++) {
+		g_clear_pointer(&error, g_free);
+		sched_sleep(SECOND);
+	}
+	if (r < 0)
+		sched_fail("the last mount failed: %s", error ? error : strerror(-r));
+	workload_verify(node);
+	/* Sweeping goes on in the background. */
+	sched_sleep(60 * SECOND);
+	unmount_node(node);
+	cluster_foreach(collect_windows, after);
+	g_hash_table_iter_init(&iter, before);
+	while (!cluster_faults.weak_blocklist && g_hash_table_iter_next(&iter, &oid, NULL)) {
+		if (g_hash_table_contains(after, oid))
+			sched_fail("%s: the window of a dead node was not swept", (char *)oid);
+	}
+	if (!cluster_faults.weak_blocklist)
+		workload_check_leaks();
+	return NULL;
+}
+
+static void alone(struct node *node, void *(*func)(void *))
+{
+	node->life = sched_new_life();
+	wrap_set_machine(node->life, (int)node->index);
+	node->fenced = node->ending = false;
+	node->inode_locks = g_hash_table_new(g_int64_hash, g_int64_equal);
+	node->inode_waiters = (struct waitq){ NULL };
+	sched_join(sched_spawn(node->life, node->name, func, node, true));
+	node->life = 0;
+}
+
+static void choose_faults(void)
+{
+	unsigned level = sched_below(3);
+
+	if (plan.calm || level == 0)
+		return;
+	cluster_faults.slow = sched_chance(5000) ? sched_below(1500) : 0;
+	cluster_faults.twice = sched_below(2000);
+	if (level == 1)
+		return;
+	cluster_faults.lost = sched_chance(3000) ? sched_below(200) : 0;
+	cluster_faults.dropped = sched_chance(3000) ? sched_below(200) : 0;
+	cluster_faults.late = sched_chance(3000) ? sched_below(200) : 0;
+	cluster_faults.resent = sched_chance(5000) ? sched_below(1000) : 0;
+	cluster_faults.forgotten = sched_chance(5000) ? 3000 : 0;
+	cluster_faults.weak_blocklist = sched_chance(1500);
+}
+
+static void *driver(void *arg)
+{
+	char *error = NULL;
+	unsigned split = sched_chance(2500) ? 6 : 10000; /* below what a user may set */
+	unsigned op_timeout = sched_between(2, 8) * 1000;
+	uint64_t cache = sched_chance(2000) ? 1 << 14 : 64 << 20;
+	bool sync_rename = sched_chance(2000);
+	unsigned interval = sched_chance(7000) ? 1000 : sched_below(3000);
+
+	for (unsigned i = 0; i < plan.nodes; i++) {
+		struct node *node = &nodes[i];
+		node->index = i;
+		snprintf(node->name, sizeof(node->name), "node%u", i);
+		node->conf = make_conf(node->name);
+		node->conf->op_timeout_ms = op_timeout;
+		node->conf->watch_timeout_s = 3;
+		node->conf->split_entries = split;
+		node->conf->cache_size = cache;
+		node->conf->sync_rename = sync_rename;
+		node->conf->commit_interval_ms = interval;
+	}
+	cluster_observe(check_change);
+	if (mf_mkfs(nodes[0].conf, &error) < 0)
+		sched_fail("mkfs: %s", error);
+	alone(&nodes[0], setup_main);
+	choose_faults();
+	for (unsigned i = 0; i < plan.nodes; i++)
+		start_node(&nodes[i]);
+	if (plan.stalls || plan.partitions || plan.crashes) {
+		mains++;
+		sched_spawn(SCHED_WORLD, "trouble", trouble_main, NULL, false);
+	}
+	while (mains > 0)
+		sched_wait(&mains_ended, "the nodes", NULL, -1);
+	faults_over = true;
+	cluster_calm();
+	cluster_faults = (struct cluster_faults){ .weak_blocklist = cluster_faults.weak_blocklist };
+	alone(&nodes[0], verify_main);
+	sched_stop();
+	return NULL;
+}
+
+void world_run(void)
+{
+	sched_spawn(SCHED_WORLD, "driver", driver, NULL, false);
+}
