@@ -57,6 +57,7 @@ static MfDir *dir_alloc(MfFs *fs, MfInode *inode)
 	dir->shards = g_ptr_array_new_with_free_func(shard_free);
 	dir->entries = g_hash_table_new(g_str_hash, g_str_equal);
 	dir->waiters = g_array_new(false, false, sizeof(struct mf_waiter));
+	dir->granted = g_array_new(false, false, sizeof(struct mf_lock_grant));
 	dir->loaded = g_hash_table_new(NULL, NULL);
 	dir->noted_open = g_hash_table_new_full(g_int64_hash, g_int64_equal, g_free, NULL);
 	dir->noted_locks = g_hash_table_new_full(g_int64_hash, g_int64_equal, g_free, NULL);
@@ -169,6 +170,7 @@ static void dir_free(MfDir *dir)
 	g_clear_pointer(&dir->kernel_inos, g_hash_table_unref);
 	g_clear_pointer(&dir->kernel_names, g_hash_table_unref);
 	g_array_unref(dir->waiters);
+	g_array_unref(dir->granted);
 	g_cond_clear(&dir->cond);
 	g_ptr_array_unref(dir->shards);
 	if (dir->inode->dir == dir)

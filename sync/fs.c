@@ -269,6 +269,8 @@ int mf_fs_close(MfFs *fs)
 		mf_reaper_drain(fs);
 		r = mf_commit_all(fs);
 	}
+	if (r == 0)
+		mf_recall_leave(fs);
 	fs->stopping = true;
 	g_cond_broadcast(&fs->flusher_cond);
 	g_cond_broadcast(&fs->sweep_cond);

@@ -84,7 +84,7 @@ void mf_dir_unuse(MfDir *dir)
 	g_assert(dir->users > 0);
 	dir->users--;
 	dir->used_at = g_get_monotonic_time();
-	if (dir->users == 0 && dir->draining)
+	if (dir->users == 0 && (dir->draining || dir->acquiring))
 		g_cond_broadcast(&dir->cond);
 	settle(dir);
 }

@@ -2,7 +2,6 @@
 #include "sync/locks.h"
 
 #include "store/lockrecord.h"
-#include "sync/commit.h"
 #include "sync/dir.h"
 #include "sync/hold.h"
 #include "sync/inode.h"
@@ -11,8 +10,6 @@
 
 #include <errno.h>
 #include <string.h>
-
-#define RETRY_US G_USEC_PER_SEC
 
 /* What the lock table knows a waiting request by. */
 struct mf_lock_request {
@@ -177,50 +174,23 @@ void mf_locks_left(MfDir *dir)
 	while (g_hash_table_iter_next(&iter, &key, NULL))
 		forget(dir->fs, *(uint64_t *)key);
 	g_hash_table_remove_all(dir->noted_locks);
-}
-
-/* ---- telling other nodes ---- */
-
-struct telling {
-	MfDir *dir; /* a user of it */
-	uint64_t ino, id;
-	uint32_t to;
-};
-
-/* The grant is durable before anybody may act on it: were we to die in between, the next lock manager would give the lock
- * to somebody else. */
-static void tell(MfFs *fs, void *arg)
-{
-	struct telling *telling = arg;
-	MfDir *dir = telling->dir;
-	MfShard *head = dir->shards->pdata[0];
-	g_autofree char *key = mf_key_number(MF_KEY_LOCKS, telling->ino);
-
-	g_mutex_lock(&fs->lock);
-	for (;;) {
-		GByteArray *bytes = encode(fs, telling->ino);
-		if (!bytes)
-			g_hash_table_insert(head->values, g_strdup(key), g_byte_array_new());
-		else
-			g_hash_table_add(dir->noted_locks, g_memdup2(&telling->ino, sizeof(telling->ino)));
-		mf_dir_set_value(dir, head, key, bytes);
-		int r = mf_commit_wait(head);
-		if (r == 0 || mf_node_is_fenced(fs->node) || fs->stopping)
-			break;
-		g_mutex_unlock(&fs->lock);
-		g_usleep(RETRY_US);
-		g_mutex_lock(&fs->lock);
+	for (unsigned i = 0; i < dir->granted->len; i++) {
+		const struct mf_lock_grant *grant = &g_array_index(dir->granted, struct mf_lock_grant, i);
+		mf_notice_send(dir->fs, grant->incarnation, MF_NOTICE_LOCK, grant->ino, grant->id);
 	}
-	if (!mf_node_is_fenced(fs->node))
-		mf_notice_send(fs, telling->to, MF_NOTICE_LOCK, telling->ino, telling->id);
-	mf_dir_unuse(dir);
-	fs->reaping--;
-	g_cond_broadcast(&fs->reap_cond);
-	g_mutex_unlock(&fs->lock);
-	g_free(telling);
+	g_array_set_size(dir->granted, 0);
 }
 
-/* What the table has decided: answers for here into @done, the others are told. */
+bool mf_locks_any(MfDir *dir)
+{
+	g_autoptr(GHashTable) here = locked_inodes(dir);
+
+	return g_hash_table_size(here) > 0 || g_hash_table_size(dir->noted_locks) > 0;
+}
+
+/* What the table has decided: answers for here into @done. Another node that got its lock is about to use it, so it gets the lease
+ * as well; the operation that hands that over makes the grant durable, and only then is it told. Were we to die before, the
+ * next lock manager would decide anew. */
 static void settle(MfFs *fs, MfDir *dir, GArray *raw, GArray *done)
 {
 	for (unsigned i = 0; i < raw->len; i++) {
@@ -232,11 +202,9 @@ static void settle(MfFs *fs, MfDir *dir, GArray *raw, GArray *done)
 			continue;
 		}
 		if (item->result == 0 && dir) {
-			struct telling *telling = g_new(struct telling, 1);
-			*telling = (struct telling){ dir, request->lock.ino, request->id, request->incarnation };
-			mf_dir_use(dir);
-			fs->reaping++;
-			mf_fs_work(fs, tell, telling);
+			struct mf_lock_grant grant = { request->incarnation, request->lock.ino, request->id };
+			g_array_append_val(dir->granted, grant);
+			mf_recall_by(dir, request->incarnation, MF_LEASE_EXCLUSIVE);
 		}
 		g_free(request);
 	}

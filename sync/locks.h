@@ -3,8 +3,8 @@
  *
  * Model:   who holds a directory exclusively is the lock manager of its inodes: their locks, and the requests that wait, are in
  *          its lock table, whoever owns them. With the lease they move, as records l/<inode>. A request that waits keeps
- *          an id on its own node. When it gets its lock elsewhere, the lock manager makes that durable first, then says so
- *          (MF_NOTICE_LOCK); should that notice get lost, the next look at the records tells the same.
+ *          an id on its own node. When it gets its lock, the lock manager hands the lease to that node, which makes the
+ *          grant durable, and says so (MF_NOTICE_LOCK); should that get lost, the next look at the records tells the same.
  *          Owners on dead nodes are dropped by whoever has, or takes, the lease.
  * Threads: fs->lock held.
  */
@@ -18,6 +18,8 @@ int mf_locks_take(MfDir *dir, GArray *kvs);
 void mf_locks_note(MfDir *dir, MfWop *wop);
 /* The lease is gone: somebody else is the lock manager. */
 void mf_locks_left(MfDir *dir);
+/* There is something that the next lock manager must know. */
+bool mf_locks_any(MfDir *dir);
 /* The lock manager says that request @id has its lock. */
 void mf_locks_granted(MfFs *fs, uint64_t id);
 /* Other nodes may have ended: drops their owners, and looks after requests of ours that wait at a lock manager that died. */

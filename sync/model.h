@@ -115,6 +115,12 @@ struct mf_waiter {
 	enum mf_lease_mode mode;
 };
 
+/* A request of another node that got its file lock from us: it is told once that is durable, with the lease. */
+struct mf_lock_grant {
+	uint32_t incarnation;
+	uint64_t ino, id;
+};
+
 struct MfDir {
 	MfFs *fs;
 	MfInode *inode; /* its own; not counted as a pin */
@@ -152,6 +158,7 @@ struct MfDir {
 	GHashTable *loaded;	  /* MfInode here whose bytes or xattrs are in memory */
 	GHashTable *noted_open;	  /* uint64_t: inodes that RADOS knows we have open */
 	GHashTable *foreign_open; /* uint64_t -> GArray of uint32_t: who else has them open */
+	GArray *granted;	  /* struct mf_lock_grant */
 	GHashTable *noted_locks;  /* uint64_t: inodes whose file locks RADOS has a record of */
 };
 

@@ -87,7 +87,8 @@ static void hold_for_a_while(MfDir *dir)
 		int64_t now = g_get_monotonic_time();
 		int64_t idle = dir->users > 0 ? now + IDLE_US : dir->used_at + IDLE_US;
 		int64_t until = MIN(dir->held_since + HOLD_MIN_US, idle);
-		if (now >= until || fs->stopping)
+		/* Who has its lock already waits for nothing else. */
+		if (now >= until || fs->stopping || dir->granted->len > 0)
 			return;
 		g_cond_wait_until(&dir->cond, &fs->lock, until);
 	}
@@ -323,6 +324,8 @@ void mf_recall_pending(MfDir *dir)
 
 static void add_waiter(MfDir *dir, uint32_t incarnation, enum mf_lease_mode mode)
 {
+	if (incarnation == mf_node_incarnation(dir->fs->node))
+		return;
 	for (unsigned i = 0; i < dir->waiters->len; i++) {
 		struct mf_waiter *waiter = &g_array_index(dir->waiters, struct mf_waiter, i);
 		if (waiter->incarnation == incarnation) {
@@ -334,6 +337,34 @@ static void add_waiter(MfDir *dir, uint32_t incarnation, enum mf_lease_mode mode
 	g_array_append_val(dir->waiters, waiter);
 }
 
+void mf_recall_by(MfDir *dir, uint32_t incarnation, enum mf_lease_mode mode)
+{
+	add_waiter(dir, incarnation, mode);
+	dir->contended_at = g_get_monotonic_time();
+	mf_recall_pending(dir);
+}
+
+void mf_recall_leave(MfFs *fs)
+{
+	g_autoptr(GPtrArray) dirs = g_ptr_array_new();
+
+	for (GList *link = fs->dir_lru.head; link; link = link->next) {
+		MfDir *dir = link->data;
+		if (dir->lease.mode == MF_LEASE_EXCLUSIVE && dir->created && !dir->inode->removed &&
+			(dir->waiters->len > 0 || mf_locks_any(dir)))
+			g_ptr_array_add(dirs, mf_dir_pin(dir));
+	}
+	for (unsigned i = 0; i < dirs->len; i++) {
+		MfDir *dir = dirs->pdata[i];
+		while (dir->yielding)
+			g_cond_wait(&dir->cond, &fs->lock);
+		int r = -EAGAIN;
+		while (r == -EAGAIN && dir->lease.mode == MF_LEASE_EXCLUSIVE && !mf_node_is_fenced(fs->node))
+			r = hand_over(dir);
+		mf_dir_unpin(dir);
+	}
+}
+
 static void recalled(MfFs *fs, const struct mf_notice *notice)
 {
 	MfInode *inode = mf_inode_find(fs, notice->ino);
@@ -343,9 +374,7 @@ static void recalled(MfFs *fs, const struct mf_notice *notice)
 	if (!inode)
 		inode = mf_inode_new(fs, notice->ino, MF_KIND_DIR);
 	MfDir *dir = inode->dir ? inode->dir : mf_dir_shell(fs, inode);
-	add_waiter(dir, notice->from, notice->mode);
-	dir->contended_at = g_get_monotonic_time();
-	mf_recall_pending(dir);
+	mf_recall_by(dir, notice->from, notice->mode);
 }
 
 void mf_recall_listen(const void *data, size_t len, void *arg)

@@ -16,6 +16,11 @@
 void mf_recall_send(MfDir *dir, uint32_t holder, enum mf_lease_mode mode);
 /* What other nodes say; mf_node_listener. */
 void mf_recall_listen(const void *data, size_t len, void *fs);
+/* @incarnation is to have the lease as soon as may be. */
+void mf_recall_by(MfDir *dir, uint32_t incarnation, enum mf_lease_mode mode);
+/* At the end of this node: hands over what others need to know more of than that we left in order. All is committed, and
+ * nobody is inside any more. */
+void mf_recall_leave(MfFs *fs);
 /* Nodes wait for the lease that we have just taken. */
 void mf_recall_pending(MfDir *dir);
 void mf_notice_send(MfFs *fs, uint32_t to, enum mf_notice_kind kind, uint64_t ino, uint64_t arg);
