@@ -932,6 +932,23 @@ static void arrive_watch(struct op *op);
 static void arrive_unwatch(struct op *op);
 static void arrive_notify(struct op *op);
 
+static void log_write(const struct op *op)
+{
+	if (!sched_verbose)
+		return;
+	g_autoptr(GString) keys = g_string_new(NULL);
+	const MfWop *wop = op->wop;
+	for (unsigned i = 0; wop->set_keys && i < wop->set_keys->len; i++)
+		g_string_append_printf(keys, " +%s", (char *)wop->set_keys->pdata[i]);
+	for (unsigned i = 0; wop->rm_keys && i < wop->rm_keys->len; i++)
+		g_string_append_printf(keys, " -%s", (char *)wop->rm_keys->pdata[i]);
+	sched_log("client %u: write %s: %d%s%s", op->client->id, op->oid, op->answer_result,
+		op->done   ? " (late)"
+		: op->lose ? " (answer lost)"
+			   : "",
+		keys->str);
+}
+
 static void arrived(void *arg)
 {
 	struct op *op = arg;
@@ -961,10 +978,7 @@ static void arrived(void *arg)
 	switch (op->kind) {
 	case OP_WRITE:
 		op->answer_result = apply_write(client, op->which, op->oid, op->wop);
-		sched_log("client %u: write %s: %d%s", client->id, op->oid, op->answer_result,
-			op->done   ? " (late)"
-			: op->lose ? " (answer lost)"
-				   : "");
+		log_write(op);
 		answer(op, op->answer_result);
 		break;
 	case OP_READ:
