@@ -174,7 +174,7 @@ static int wait_for_holders(
 	dir->suspect = 0;
 	for (unsigned i = 0; i < t->busy->len; i++)
 		mf_recall_send(dir, g_array_index(t->busy, uint32_t, i), mode);
-	while (ok && dir->grants == grants && !dir->suspect)
+	while (ok && dir->grants == grants && !dir->suspect && !mf_node_is_fenced(fs->node))
 		ok = g_cond_wait_until(&dir->cond, &fs->lock, until);
 	uint32_t suspect = dir->suspect;
 	bool patient = g_get_monotonic_time() - since < fs->conf->recall_timeout_ms * INT64_C(1000);

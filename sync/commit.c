@@ -665,6 +665,10 @@ int mf_commit_wait(MfShard *shard)
 			r = -ETIMEDOUT;
 			break;
 		}
+		if (mf_node_is_fenced(fs->node) && !shard->batch) {
+			r = -EIO;
+			break;
+		}
 		if (!shard->batch)
 			mf_commit_start(shard);
 	}

@@ -50,6 +50,7 @@ struct MfInode {
 	uint64_t attr_epoch, xattrs_epoch; /* of the lease that they were read under, where that matters */
 	MfDir *dir;	      /* DIR: its own (NULL until loaded); others: where its names are, or were */
 	MfDir *held_dir;      /* a pin on it: dir must stay although no name keeps it */
+	bool dead;	      /* what it was has been lost with an earlier incarnation of this node */
 	bool locked;	      /* processes of this node have, or had, file locks on it */
 	bool stray;	      /* its last name here went on another node: removed, or moved elsewhere */
 	MfDentry *names;
@@ -199,6 +200,9 @@ struct MfFs {
 	GThread *flusher;
 	GThread *sweeper;
 	GCond sweep_cond;
+	GThread *rejoiner;
+	GCond life_cond;
+	unsigned life; /* how often this node has joined anew */
 	uint64_t members_changed;
 	GThreadPool *workers; /* blocking work: prerequisites of commits, reaping */
 	GThreadPool *reapers; /* blocking work that nobody waits for: deleting */
