@@ -198,6 +198,14 @@ static int acquire(MfDir *dir, enum mf_lease_mode mode, int64_t deadline, struct
 	int64_t since = g_get_monotonic_time();
 	int r;
 
+	/* Whom we gave it to has it still, most likely. */
+	uint32_t last = dir->passed_to;
+	if (last && mf_node_holder(fs->node, last) == MF_HOLDER_LIVE) {
+		g_array_append_val(t->busy, last);
+		r = wait_for_holders(dir, mode, t, dir->grants, since, deadline);
+		if (r < 0)
+			return r;
+	}
 	for (;;) {
 		t->rop = mf_rop_new();
 		describe(dir, t->rop);

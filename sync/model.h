@@ -146,6 +146,9 @@ struct MfDir {
 	bool yielding;	     /* a job to give it up is queued or runs */
 	bool draining;	     /* ... and waits for the users to leave: nobody enters */
 	GArray *waiters;     /* struct mf_waiter: nodes that want it, first come first served */
+	bool passing;	     /* the next commit of the head may hand it over, too */
+	bool passed;	     /* ... and has */
+	struct mf_lease after; /* what is ours then */
 	uint32_t passed_to;  /* the incarnation that we gave it to */
 	uint32_t suspect;    /* an incarnation that did not answer our recall */
 	uint64_t grants;     /* notices that it may be ours now */
