@@ -1147,6 +1147,12 @@ int mf_pool_open(const struct mf_conf *conf, MfPool **ret_pool, char **ret_error
 	return 0;
 }
 
+int mf_pool_reconnect(MfPool *pool, char **ret_error)
+{
+	*ret_error = g_strdup("not simulated");
+	return -EOPNOTSUPP;
+}
+
 MfPool *mf_pool_close(MfPool *pool)
 {
 	if (!pool)
