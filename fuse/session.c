@@ -32,19 +32,19 @@ struct mf_session *mf_session_of(fuse_req_t req)
 /* Logs the change only: every request meets the same trouble. */
 static int check(struct mf_session *session)
 {
-	int r = mf_node_check(session->node);
+	int r;
 
+	/* Taken over: this node joins anew by itself, and then the request is as good as any other. */
+	while ((r = mf_node_check(session->node)) == -ESHUTDOWN) {
+		if (mf_fs_await_life(session->fs) < 0)
+			return r;
+	}
 	if (G_LIKELY(r == 0)) {
 		if (G_UNLIKELY(g_atomic_int_get(&session->silent)) &&
 			g_atomic_int_compare_and_exchange(&session->silent, 1, 0))
 			g_message("the cluster answers again");
 	} else if (g_atomic_int_compare_and_exchange(&session->silent, 0, 1)) {
-		if (r == -ESHUTDOWN)
-			g_critical("this mount was taken over by another node: refusing all requests on %s; unmount "
-				   "and mount it again",
-				session->mountpoint);
-		else
-			g_warning("the cluster does not answer: requests fail until it does");
+		g_warning("the cluster does not answer: requests fail until it does");
 	}
 	return r;
 }
@@ -153,7 +153,7 @@ static json_t *status(struct mf_session *session)
 	return json_pack("{s:o, s:o, s:o, s:I, s:I, s:I, s:s, s:s, s:{s:I, s:I}, s:I, s:I, s:I,"
 			 " s:{s:I, s:I, s:I, s:I, s:I}}",
 		"node", text(session->conf->node), "mountpoint", text(session->mountpoint), "fs",
-		text(session->conf->fs), "incarnation", (json_int_t)session->incarnation, "since",
+		text(session->conf->fs), "incarnation", (json_int_t)mf_node_incarnation(session->node), "since",
 		(json_int_t)session->since_s, "pid", (json_int_t)getpid(), "version", MF_VERSION, "state", state,
 		"cache", "limit", (json_int_t)session->conf->cache_size, "bytes", (json_int_t)fs.cached_bytes, "inodes",
 		(json_int_t)fs.inodes, "directories", (json_int_t)fs.directories, "dirty", (json_int_t)fs.dirty,

@@ -329,7 +329,10 @@ static void refresh(MfNode *node)
 	struct mf_members members;
 
 	mf_rop_xattrs(rop);
-	if (mf_pool_read(node->pool, MF_POOL_META, MF_OID_MEMBERS, rop) < 0)
+	int r = mf_pool_read(node->pool, MF_POOL_META, MF_OID_MEMBERS, rop);
+	if (r == -ESHUTDOWN)
+		node->fenced = true;
+	if (r < 0)
 		return;
 	GBytes *version = mf_rop_get_xattr(rop, MF_XATTR_VERSION);
 	g_mutex_lock(&node->state);
@@ -339,6 +342,9 @@ static void refresh(MfNode *node)
 	if (same || mf_members_read(node->pool, &members) < 0)
 		return;
 	take_members(node, &members);
+	const struct mf_member *own = g_hash_table_lookup(members.records, GUINT_TO_POINTER(node->incarnation));
+	if (!own || own->state != MF_MEMBER_LIVE)
+		node->fenced = true;
 	GHashTableIter iter;
 	gpointer key, value;
 	g_hash_table_iter_init(&iter, members.records);

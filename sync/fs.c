@@ -10,6 +10,7 @@
 #include "sync/name.h"
 #include "sync/reaper.h"
 #include "sync/recall.h"
+#include "sync/rejoin.h"
 #include "sync/table.h"
 #include "sync/stripecache.h"
 #include "sync/sweep.h"
@@ -133,6 +134,7 @@ static void fs_free(MfFs *fs)
 	g_cond_clear(&fs->reap_cond);
 	g_cond_clear(&fs->sent_cond);
 	g_cond_clear(&fs->sweep_cond);
+	g_cond_clear(&fs->life_cond);
 	g_mutex_clear(&fs->lock);
 	g_mutex_clear(&fs->rename_lock);
 	g_free(fs);
@@ -164,6 +166,7 @@ int mf_fs_open(MfPool *pool, MfNode *node, const struct mf_conf *conf, MfFs **re
 	g_cond_init(&fs->reap_cond);
 	g_cond_init(&fs->sent_cond);
 	g_cond_init(&fs->sweep_cond);
+	g_cond_init(&fs->life_cond);
 	fs->opened = g_hash_table_new(NULL, NULL);
 	fs->lock_requests = g_hash_table_new(NULL, NULL);
 	fs->inodes = g_hash_table_new(g_int64_hash, g_int64_equal);
@@ -196,6 +199,7 @@ int mf_fs_open(MfPool *pool, MfNode *node, const struct mf_conf *conf, MfFs **re
 	}
 	fs->flusher = g_thread_new("mailfs-flusher", mf_commit_flusher, fs);
 	fs->sweeper = g_thread_new("mailfs-sweeper", mf_sweep_thread, fs);
+	fs->rejoiner = g_thread_new("mailfs-rejoin", mf_rejoin_thread, fs);
 	*ret_fs = fs;
 	return 0;
 }
@@ -274,9 +278,11 @@ int mf_fs_close(MfFs *fs)
 	fs->stopping = true;
 	g_cond_broadcast(&fs->flusher_cond);
 	g_cond_broadcast(&fs->sweep_cond);
+	g_cond_broadcast(&fs->life_cond);
 	g_mutex_unlock(&fs->lock);
 	g_thread_join(fs->flusher);
 	g_thread_join(fs->sweeper);
+	g_thread_join(fs->rejoiner);
 	/* Commits whose result is unknown end by themselves after op_timeout; their callbacks need this memory. */
 	g_mutex_lock(&fs->lock);
 	for (GList *link = fs->dir_lru.head; link; link = link->next) {

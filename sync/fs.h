@@ -25,6 +25,8 @@ typedef struct MfListing MfListing;
 int mf_fs_open(MfPool *pool, MfNode *node, const struct mf_conf *conf, MfFs **ret_fs, char **ret_error);
 /* Is there a filesystem that this version can serve? *ret_error is one line. */
 int mf_fs_check(MfPool *pool, const struct mf_conf *conf, char **ret_error);
+/* After -ESHUTDOWN of mf_node_check(): waits until this node has joined anew. 0, or -ESHUTDOWN when it does not come to that. */
+int mf_fs_await_life(MfFs *fs);
 /* Commits everything and frees. 0, or the error that kept changes from being committed. */
 int mf_fs_close(MfFs *fs);
 

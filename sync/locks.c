@@ -563,6 +563,22 @@ void mf_fs_end_locks(MfFs *fs, GArray *done)
 	/* Those in raw were ours, and are answered, or belong to other nodes, which find their locks with the next manager. */
 }
 
+void mf_locks_reset(MfFs *fs, GArray *done)
+{
+	g_autoptr(GHashTable) all = g_hash_table_new_full(g_int64_hash, g_int64_equal, g_free, NULL);
+	g_autoptr(GPtrArray) requests = NULL;
+	GHashTableIter iter;
+	gpointer key;
+
+	mf_filelock_foreach(fs->locks, 0, add_ino, all);
+	g_hash_table_iter_init(&iter, all);
+	while (g_hash_table_iter_next(&iter, &key, NULL))
+		forget(fs, *(uint64_t *)key);
+	requests = mf_table_values(fs->lock_requests);
+	for (unsigned i = 0; i < requests->len; i++)
+		answer(fs, requests->pdata[i], -EIO, done);
+}
+
 /* ---- owners on dead nodes ---- */
 
 /* inode -> set of incarnations */
