@@ -200,6 +200,7 @@ struct MfFs {
 	GThread *sweeper;
 	GCond sweep_cond;
 	uint64_t members_changed;
+	uint64_t recalls; /* leases given up for others */
 	GThreadPool *workers; /* blocking work: prerequisites of commits, reaping */
 	GThreadPool *reapers; /* blocking work that nobody waits for: deleting */
 	unsigned gains_pending; /* renames between two objects that timed out half done */
