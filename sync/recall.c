@@ -328,6 +328,8 @@ static void yield(MfFs *fs, void *arg)
 			g_mutex_lock(&fs->lock);
 		}
 	}
+	if (r == 0 && dir->lease.mode != MF_LEASE_EXCLUSIVE)
+		fs->recalls++;
 	dir->yielding = false;
 	dir->draining = false;
 	g_cond_broadcast(&dir->cond);
