@@ -174,7 +174,7 @@ static int wait_for_holders(
 	dir->suspect = 0;
 	for (unsigned i = 0; i < t->busy->len; i++)
 		mf_recall_send(dir, g_array_index(t->busy, uint32_t, i), mode);
-	while (ok && dir->grants == grants && !dir->suspect)
+	while (ok && dir->grants == grants && !dir->suspect && !mf_node_is_fenced(fs->node))
 		ok = g_cond_wait_until(&dir->cond, &fs->lock, until);
 	uint32_t suspect = dir->suspect;
 	bool patient = g_get_monotonic_time() - since < fs->conf->recall_timeout_ms * INT64_C(1000);
@@ -198,6 +198,14 @@ static int acquire(MfDir *dir, enum mf_lease_mode mode, int64_t deadline, struct
 	int64_t since = g_get_monotonic_time();
 	int r;
 
+	/* Whom we gave it to has it still, most likely. */
+	uint32_t last = dir->passed_to;
+	if (last && mf_node_holder(fs->node, last) == MF_HOLDER_LIVE) {
+		g_array_append_val(t->busy, last);
+		r = wait_for_holders(dir, mode, t, dir->grants, since, deadline);
+		if (r < 0)
+			return r;
+	}
 	for (;;) {
 		t->rop = mf_rop_new();
 		describe(dir, t->rop);

@@ -8,6 +8,7 @@
 #include "sync/message.h"
 #include "sync/opened.h"
 #include "sync/reaper.h"
+#include "sync/recall.h"
 #include "sync/ring.h"
 #include "sync/table.h"
 #include "sync/split.h"
@@ -32,6 +33,7 @@ struct mf_batch {
 	GPtrArray *named;  /* pinned: have a name in RADOS once this is done */
 	GPtrArray *reaps;  /* keys x/... set by this batch */
 	bool record, times, creates;
+	bool passes; /* the lease goes with it */
 	uint64_t ring_low; /* before it */
 	int64_t give_up;
 };
@@ -322,6 +324,15 @@ static struct mf_batch *batch_new(MfShard *shard)
 	return batch;
 }
 
+static bool others_are_clean(const MfShard *head)
+{
+	for (unsigned i = 1; i < head->dir->shards->len; i++) {
+		if (mf_commit_is_needed(head->dir->shards->pdata[i]))
+			return false;
+	}
+	return true;
+}
+
 /* Takes all changes of the shard as they are now. */
 static int freeze(MfShard *shard, struct mf_batch **ret_batch)
 {
@@ -356,6 +367,10 @@ static int freeze(MfShard *shard, struct mf_batch **ret_batch)
 		r = add_ring(batch);
 	if (r == 0 && index)
 		r = add_shard_record(shard, batch->wop);
+	if (r == 0 && index && is_head && dir->passing && !batch->creates && others_are_clean(shard)) {
+		r = mf_recall_add_pass(dir, batch->wop);
+		batch->passes = r == 0;
+	}
 	if (r < 0) {
 		g_hash_table_unref(shard->dirty);
 		shard->dirty = g_steal_pointer(&dirty);
@@ -427,6 +442,7 @@ static void finish(struct mf_batch *batch, int result)
 			shard->stamped = true;
 			if (batch->creates)
 				dir->created = true;
+			dir->passed |= batch->passes;
 		}
 		shard->seq_done = batch->seq;
 		shard->failed_error = 0;
@@ -614,7 +630,7 @@ void mf_commit_start(MfShard *shard)
 	MfFs *fs = shard->dir->fs;
 	struct mf_batch *batch;
 
-	if (shard->batch || shard->busy || shard->claims > 0 || shard->blocked || shard->gone)
+	if (shard->batch || shard->busy || shard->claims > 0 || shard->blocked || shard->gone || shard->dir->passed)
 		return;
 	if (!has_changes(shard) && !shard->dirty_times) {
 		shard->seq_done = shard->seq;
@@ -663,6 +679,10 @@ int mf_commit_wait(MfShard *shard)
 		}
 		if (!g_cond_wait_until(&shard->cond, &fs->lock, deadline)) {
 			r = -ETIMEDOUT;
+			break;
+		}
+		if (mf_node_is_fenced(fs->node) && !shard->batch) {
+			r = -EIO;
 			break;
 		}
 		if (!shard->batch)

@@ -452,6 +452,11 @@ void mf_dir_vanish(MfShard *shard, const char *key)
 	mf_inode_unpin(dir->fs, inode);
 }
 
+void mf_dir_forget_name(MfDentry *dentry)
+{
+	detach(dentry->dir, dentry);
+}
+
 void mf_dir_queue_shared(MfDir *dir)
 {
 	g_autoptr(GPtrArray) inodes = mf_table_keys(dir->loaded);
@@ -613,9 +618,11 @@ int mf_shard_claim(MfShard *shard)
 	bool ok = true;
 
 	shard->claims++;
-	while (ok && (shard->busy || shard->batch))
+	while (ok && (shard->busy || shard->batch) && !mf_node_is_fenced(fs->node))
 		ok = g_cond_wait_until(&shard->cond, &fs->lock, deadline);
 	shard->claims--;
+	if (mf_node_is_fenced(fs->node))
+		return -ESHUTDOWN;
 	if (!ok) {
 		mf_commit_kick(shard); /* what the claim held up */
 		return -ETIMEDOUT;

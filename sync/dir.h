@@ -50,6 +50,8 @@ int mf_dir_renew(MfShard *shard, const struct mf_kv *kv);
 void mf_dir_vanish(MfShard *shard, const char *key);
 /* Drops names of the shard that nobody uses. */
 void mf_dir_drop_unused(MfShard *shard);
+/* Out of memory, whatever it is. */
+void mf_dir_forget_name(MfDentry *dentry);
 /* Changed bytes of removed files that other nodes have open, too: to be flushed before the lease goes. */
 void mf_dir_queue_shared(MfDir *dir);
 /* The lease goes: what else is in memory of its files, others may change. All is committed. */

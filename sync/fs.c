@@ -10,6 +10,8 @@
 #include "sync/name.h"
 #include "sync/reaper.h"
 #include "sync/recall.h"
+#include "sync/rejoin.h"
+#include "sync/report.h"
 #include "sync/table.h"
 #include "sync/stripecache.h"
 #include "sync/sweep.h"
@@ -133,6 +135,7 @@ static void fs_free(MfFs *fs)
 	g_cond_clear(&fs->reap_cond);
 	g_cond_clear(&fs->sent_cond);
 	g_cond_clear(&fs->sweep_cond);
+	g_cond_clear(&fs->life_cond);
 	g_mutex_clear(&fs->lock);
 	g_mutex_clear(&fs->rename_lock);
 	g_free(fs);
@@ -142,6 +145,7 @@ static void fs_free(MfFs *fs)
 static void stop_messages(MfFs *fs)
 {
 	mf_node_listen(fs->node, NULL, NULL);
+	mf_node_report(fs->node, NULL, NULL);
 	g_mutex_lock(&fs->lock);
 	while (fs->sending > 0)
 		g_cond_wait(&fs->sent_cond, &fs->lock);
@@ -164,6 +168,7 @@ int mf_fs_open(MfPool *pool, MfNode *node, const struct mf_conf *conf, MfFs **re
 	g_cond_init(&fs->reap_cond);
 	g_cond_init(&fs->sent_cond);
 	g_cond_init(&fs->sweep_cond);
+	g_cond_init(&fs->life_cond);
 	fs->opened = g_hash_table_new(NULL, NULL);
 	fs->lock_requests = g_hash_table_new(NULL, NULL);
 	fs->inodes = g_hash_table_new(g_int64_hash, g_int64_equal);
@@ -196,6 +201,8 @@ int mf_fs_open(MfPool *pool, MfNode *node, const struct mf_conf *conf, MfFs **re
 	}
 	fs->flusher = g_thread_new("mailfs-flusher", mf_commit_flusher, fs);
 	fs->sweeper = g_thread_new("mailfs-sweeper", mf_sweep_thread, fs);
+	fs->rejoiner = g_thread_new("mailfs-rejoin", mf_rejoin_thread, fs);
+	mf_node_report(node, mf_report_encode, fs);
 	*ret_fs = fs;
 	return 0;
 }
@@ -274,9 +281,11 @@ int mf_fs_close(MfFs *fs)
 	fs->stopping = true;
 	g_cond_broadcast(&fs->flusher_cond);
 	g_cond_broadcast(&fs->sweep_cond);
+	g_cond_broadcast(&fs->life_cond);
 	g_mutex_unlock(&fs->lock);
 	g_thread_join(fs->flusher);
 	g_thread_join(fs->sweeper);
+	g_thread_join(fs->rejoiner);
 	/* Commits whose result is unknown end by themselves after op_timeout; their callbacks need this memory. */
 	g_mutex_lock(&fs->lock);
 	for (GList *link = fs->dir_lru.head; link; link = link->next) {
@@ -331,6 +340,7 @@ void mf_fs_status(MfFs *fs, struct mf_fs_status *ret)
 		.dirty = fs->dirty_shards.length,
 		.cached_bytes = mf_stripecache_bytes(fs->cache) + fs->file_bytes + fs->write_bytes,
 	};
+	mf_report_count(fs, ret);
 }
 
 void mf_fs_set_kernel(MfFs *fs, const struct mf_kernel_ops *ops, void *arg)

@@ -25,6 +25,8 @@ typedef struct MfListing MfListing;
 int mf_fs_open(MfPool *pool, MfNode *node, const struct mf_conf *conf, MfFs **ret_fs, char **ret_error);
 /* Is there a filesystem that this version can serve? *ret_error is one line. */
 int mf_fs_check(MfPool *pool, const struct mf_conf *conf, char **ret_error);
+/* After -ESHUTDOWN of mf_node_check(): waits until this node has joined anew. 0, or -ESHUTDOWN when it does not come to that. */
+int mf_fs_await_life(MfFs *fs);
 /* Commits everything and frees. 0, or the error that kept changes from being committed. */
 int mf_fs_close(MfFs *fs);
 
@@ -123,6 +125,10 @@ int mf_fs_statfs(MfFs *fs, struct mf_fs_space *ret);
 
 struct mf_fs_status {
 	uint64_t inodes, directories, dirty, cached_bytes;
+	uint64_t shared, exclusive; /* directories by the lease that this node holds */
+	uint64_t waiters;	    /* nodes that wait for these */
+	uint64_t recalls;	    /* leases given up for others */
+	uint64_t locks, lock_waits; /* file locks that this node manages; requests that wait here, and those of this node */
 };
 void mf_fs_status(MfFs *fs, struct mf_fs_status *ret);
 

@@ -31,6 +31,7 @@ int mf_handle_open(MfFs *fs, MfInode *inode, int flags, bool made, MfHandle **re
 	handle->fs = fs;
 	handle->inode = mf_inode_pin(inode);
 	handle->writes = writes;
+	handle->life = fs->life;
 	if (inode->opens++ == 0)
 		g_hash_table_add(fs->opened, inode);
 	inode->writers += writes;
@@ -113,11 +114,15 @@ bool mf_handle_immutable(const MfHandle *handle)
 
 /* A message has what it needs once its attributes are here; the bytes of a plain file are good for as long as the lease
  * is held. Undo with end(). */
-static int begin(MfFs *fs, MfInode *inode, enum mf_lease_mode mode, MfDir **ret_dir)
+static int begin(MfFs *fs, const MfHandle *handle, enum mf_lease_mode mode, MfDir **ret_dir)
 {
+	MfInode *inode = handle->inode;
 	g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&fs->lock);
 
 	*ret_dir = NULL;
+	/* A plain file may have changed in every way since its lease was lost. */
+	if (inode->dead || (inode->kind == MF_KIND_FILE && handle->life != fs->life))
+		return -EIO;
 	if (inode->kind == MF_KIND_MESSAGE && inode->attr_loaded)
 		return 0;
 	return mf_attr_hold(fs, inode, mode, ret_dir);
@@ -142,7 +147,7 @@ ssize_t mf_fs_read(MfFs *fs, MfHandle *handle, void *buf, size_t len, uint64_t o
 {
 	MfInode *inode = handle->inode;
 	MfDir *dir;
-	ssize_t n = begin(fs, inode, MF_LEASE_SHARED, &dir);
+	ssize_t n = begin(fs, handle, MF_LEASE_SHARED, &dir);
 
 	if (n < 0)
 		return n;
@@ -161,7 +166,7 @@ ssize_t mf_fs_write(MfFs *fs, MfHandle *handle, const void *buf, size_t len, uin
 	MfInode *inode = handle->inode;
 	bool append = flags & O_APPEND;
 	MfDir *dir;
-	ssize_t n = begin(fs, inode, MF_LEASE_EXCLUSIVE, &dir);
+	ssize_t n = begin(fs, handle, MF_LEASE_EXCLUSIVE, &dir);
 
 	if (n < 0)
 		return n;
@@ -217,7 +222,7 @@ int mf_fs_fallocate(MfFs *fs, MfHandle *handle, int mode, uint64_t offset, uint6
 	default:
 		return -EOPNOTSUPP;
 	}
-	int r = begin(fs, inode, MF_LEASE_EXCLUSIVE, &dir);
+	int r = begin(fs, handle, MF_LEASE_EXCLUSIVE, &dir);
 	if (r < 0)
 		return r;
 	r = allocate(fs, inode, mode, offset, len);

@@ -8,6 +8,7 @@ struct MfHandle {
 	MfFs *fs;
 	MfInode *inode; /* pinned and counted in opens */
 	bool writes;
+	unsigned life; /* of the node, when it was opened */
 };
 
 /* @made: the caller has just made the file. -EPERM: a published message opened for writing; one that is written where

@@ -160,6 +160,8 @@ static int get(MfFs *fs, MfInode *inode, enum mf_lease_mode mode, MfDir **ret_di
 			mf_dir_unpin(dir);
 			if (!ok)
 				return -ETIMEDOUT;
+			if (mf_node_is_fenced(fs->node))
+				return -ESHUTDOWN;
 			continue;
 		}
 		int r = mf_acquire(dir, mode, deadline);

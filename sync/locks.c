@@ -563,6 +563,22 @@ void mf_fs_end_locks(MfFs *fs, GArray *done)
 	/* Those in raw were ours, and are answered, or belong to other nodes, which find their locks with the next manager. */
 }
 
+void mf_locks_reset(MfFs *fs, GArray *done)
+{
+	g_autoptr(GHashTable) all = g_hash_table_new_full(g_int64_hash, g_int64_equal, g_free, NULL);
+	g_autoptr(GPtrArray) requests = NULL;
+	GHashTableIter iter;
+	gpointer key;
+
+	mf_filelock_foreach(fs->locks, 0, add_ino, all);
+	g_hash_table_iter_init(&iter, all);
+	while (g_hash_table_iter_next(&iter, &key, NULL))
+		forget(fs, *(uint64_t *)key);
+	requests = mf_table_values(fs->lock_requests);
+	for (unsigned i = 0; i < requests->len; i++)
+		answer(fs, requests->pdata[i], -EIO, done);
+}
+
 /* ---- owners on dead nodes ---- */
 
 /* inode -> set of incarnations */
@@ -627,4 +643,32 @@ void mf_locks_check_owners(MfFs *fs)
 		fs->reaping++;
 		mf_fs_work(fs, look_after, g_memdup2(&request->lock.ino, sizeof(uint64_t)));
 	}
+}
+
+/* ---- for people ---- */
+
+void mf_locks_foreach(MfFs *fs, mf_filelock_func func, void *data)
+{
+	GHashTableIter iter;
+	gpointer value;
+
+	mf_filelock_foreach(fs->locks, 0, func, data);
+	g_hash_table_iter_init(&iter, fs->lock_requests);
+	while (g_hash_table_iter_next(&iter, NULL, &value)) {
+		const struct mf_lock_request *request = value;
+		if (!request->parked)
+			func(&request->lock, value, data);
+	}
+}
+
+size_t mf_locks_waiting(MfFs *fs)
+{
+	size_t n = mf_filelock_waiting(fs->locks);
+	GHashTableIter iter;
+	gpointer value;
+
+	g_hash_table_iter_init(&iter, fs->lock_requests);
+	while (g_hash_table_iter_next(&iter, NULL, &value))
+		n += !((const struct mf_lock_request *)value)->parked;
+	return n;
 }

@@ -50,6 +50,7 @@ struct MfInode {
 	uint64_t attr_epoch, xattrs_epoch; /* of the lease that they were read under, where that matters */
 	MfDir *dir;	      /* DIR: its own (NULL until loaded); others: where its names are, or were */
 	MfDir *held_dir;      /* a pin on it: dir must stay although no name keeps it */
+	bool dead;	      /* what it was has been lost with an earlier incarnation of this node */
 	bool locked;	      /* processes of this node have, or had, file locks on it */
 	bool stray;	      /* its last name here went on another node: removed, or moved elsewhere */
 	MfDentry *names;
@@ -146,6 +147,9 @@ struct MfDir {
 	bool yielding;	     /* a job to give it up is queued or runs */
 	bool draining;	     /* ... and waits for the users to leave: nobody enters */
 	GArray *waiters;     /* struct mf_waiter: nodes that want it, first come first served */
+	bool passing;	     /* the next commit of the head may hand it over, too */
+	bool passed;	     /* ... and has */
+	struct mf_lease after; /* what is ours then */
 	uint32_t passed_to;  /* the incarnation that we gave it to */
 	uint32_t suspect;    /* an incarnation that did not answer our recall */
 	uint64_t grants;     /* notices that it may be ours now */
@@ -200,7 +204,11 @@ struct MfFs {
 	GThread *flusher;
 	GThread *sweeper;
 	GCond sweep_cond;
+	GThread *rejoiner;
+	GCond life_cond;
+	unsigned life; /* how often this node has joined anew */
 	uint64_t members_changed;
+	uint64_t recalls; /* leases given up for others */
 	GThreadPool *workers; /* blocking work: prerequisites of commits, reaping */
 	GThreadPool *reapers; /* blocking work that nobody waits for: deleting */
 	unsigned gains_pending; /* renames between two objects that timed out half done */

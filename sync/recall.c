@@ -97,11 +97,11 @@ static void hold_for_a_while(MfDir *dir)
 /* Nobody is inside and nobody enters: all changes to RADOS. */
 static int commit_all(MfDir *dir)
 {
-	for (bool any = true; any;) {
+	for (bool any = true; any && !dir->passed;) {
 		any = false;
 		for (unsigned i = 0; i < dir->shards->len; i++) {
 			MfShard *shard = dir->shards->pdata[i];
-			if (!mf_commit_is_needed(shard))
+			if (!mf_commit_is_needed(shard) || dir->passed)
 				continue;
 			shard->seq++; /* times are no change of their own */
 			int r = mf_commit_wait(shard);
@@ -154,52 +154,77 @@ static struct mf_waiter next_waiter(MfDir *dir)
 	return (struct mf_waiter){ 0, MF_LEASE_NONE };
 }
 
-/* Steps 3 and 4 for an exclusive lease. */
-static int hand_over(MfDir *dir)
+static bool is_to_be_shared(const MfDir *dir, struct mf_waiter to)
+{
+	return to.mode == MF_LEASE_SHARED && !mf_dir_is_maildir(dir);
+}
+
+int mf_recall_add_pass(MfDir *dir, MfWop *wop)
+{
+	g_autoptr(GArray) queue = g_array_new(false, false, sizeof(uint32_t));
+	struct mf_waiter to = next_waiter(dir);
+	bool share = is_to_be_shared(dir, to);
+
+	/* Readers need no queue: they all may enter. */
+	for (unsigned i = 1; i < dir->waiters->len && !share; i++)
+		g_array_append_val(queue, g_array_index(dir->waiters, struct mf_waiter, i).incarnation);
+	mf_opened_note(dir, wop);
+	mf_locks_note(dir, wop);
+	mf_wop_full_force(wop);
+	dir->passed_to = to.incarnation;
+	return mf_lease_pass(dir->fs->node, wop, &dir->lease, to.incarnation,
+		share ? MF_LEASE_SHARED : MF_LEASE_EXCLUSIVE, queue, &dir->after);
+}
+
+/* Nothing was left to be committed: an operation of its own. */
+static int pass(MfDir *dir)
 {
 	MfFs *fs = dir->fs;
 	MfShard *head = dir->shards->pdata[0];
 	g_autofree char *oid = mf_oid_dir(dir->inode->ino, 0);
-	g_autoptr(GArray) queue = g_array_new(false, false, sizeof(uint32_t));
 	g_autoptr(MfWop) wop = mf_wop_new();
-	struct mf_lease next;
 
-	mf_dir_queue_shared(dir);
-	int r = commit_all(dir);
-	if (r < 0)
-		return r;
-	struct mf_waiter to = next_waiter(dir);
-	bool share = to.mode == MF_LEASE_SHARED && !mf_dir_is_maildir(dir);
-	for (unsigned i = 1; i < dir->waiters->len && !share; i++)
-		g_array_append_val(queue, g_array_index(dir->waiters, struct mf_waiter, i).incarnation);
-	r = mf_lease_pass(fs->node, wop, &dir->lease, to.incarnation, share ? MF_LEASE_SHARED : MF_LEASE_EXCLUSIVE, queue, &next);
-	if (r < 0)
-		return r;
 	/* Who commits after us asserts it: what has been said here must be the last word. */
 	mf_wop_cmpxattr(wop, MF_XATTR_LAST, MF_CMP_EQ, head->last, strlen(head->last));
-	mf_opened_note(dir, wop);
-	mf_locks_note(dir, wop);
-	mf_wop_full_force(wop);
+	int r = mf_recall_add_pass(dir, wop);
+	if (r < 0)
+		return r;
+	struct mf_lease ours = dir->lease;
 	g_mutex_unlock(&fs->lock);
 	r = mf_pool_write(fs->pool, MF_POOL_META, oid, wop);
 	if (r == -ECANCELED || r == -ETIMEDOUT) {
-		int rr = still_ours(fs, oid, &dir->lease);
+		int rr = still_ours(fs, oid, &ours);
 		r = rr == 1 ? 0 : rr == 0 ? -EAGAIN : rr;
 	}
 	g_mutex_lock(&fs->lock);
+	return r;
+}
+
+/* Steps 3 and 4 for an exclusive lease. */
+static int hand_over(MfDir *dir)
+{
+	MfFs *fs = dir->fs;
+
+	mf_dir_queue_shared(dir);
+	dir->passing = true;
+	int r = commit_all(dir);
+	dir->passing = false;
+	if (r == 0 && !dir->passed)
+		r = pass(dir);
+	dir->passed = false;
 	if (r < 0)
 		return r;
+	bool share = dir->after.mode == MF_LEASE_SHARED;
 	mf_locks_left(dir);
-	if (share) {
-		dir->lease = next;
-	} else {
+	if (share)
+		dir->lease = dir->after;
+	else
 		forget_content(dir);
-	}
 	/* All who may enter now: with a shared lease every reader, without one (the queue is in the record) the first. */
-	dir->passed_to = to.incarnation;
-	for (unsigned i = 0; i < dir->waiters->len && (share || i == 0); i++) {
+	for (unsigned i = 0; i < dir->waiters->len; i++) {
 		struct mf_waiter waiter = g_array_index(dir->waiters, struct mf_waiter, i);
-		mf_notice_send(fs, waiter.incarnation, MF_NOTICE_GRANT, dir->inode->ino, 0);
+		if (share || waiter.incarnation == dir->passed_to)
+			mf_notice_send(fs, waiter.incarnation, MF_NOTICE_GRANT, dir->inode->ino, 0);
 	}
 	g_array_set_size(dir->waiters, 0);
 	return 0;
@@ -312,6 +337,8 @@ static void yield(MfFs *fs, void *arg)
 			g_mutex_lock(&fs->lock);
 		}
 	}
+	if (r == 0 && dir->lease.mode != MF_LEASE_EXCLUSIVE)
+		fs->recalls++;
 	dir->yielding = false;
 	dir->draining = false;
 	g_cond_broadcast(&dir->cond);
@@ -374,6 +401,14 @@ void mf_recall_leave(MfFs *fs)
 	}
 }
 
+/* Who waits looks at the record itself. */
+static void may_be_ours(MfDir *dir)
+{
+	dir->passed_to = 0;
+	dir->grants++;
+	g_cond_broadcast(&dir->cond);
+}
+
 static void recalled(MfFs *fs, const struct mf_notice *notice)
 {
 	MfInode *inode = mf_inode_find(fs, notice->ino);
@@ -383,6 +418,9 @@ static void recalled(MfFs *fs, const struct mf_notice *notice)
 	if (!inode)
 		inode = mf_inode_new(fs, notice->ino, MF_KIND_DIR);
 	MfDir *dir = inode->dir ? inode->dir : mf_dir_shell(fs, inode);
+	/* They believe that we have it, and may be right. */
+	if (dir->lease.mode == MF_LEASE_NONE)
+		may_be_ours(dir);
 	mf_recall_by(dir, notice->from, notice->mode);
 }
 
@@ -401,8 +439,7 @@ void mf_recall_listen(const void *data, size_t len, void *arg)
 		break;
 	case MF_NOTICE_GRANT:
 		if (inode && inode->kind == MF_KIND_DIR && inode->dir) {
-			inode->dir->grants++;
-			g_cond_broadcast(&inode->dir->cond);
+			may_be_ours(inode->dir);
 		}
 		break;
 	case MF_NOTICE_LOCK:

@@ -18,6 +18,8 @@ void mf_recall_send(MfDir *dir, uint32_t holder, enum mf_lease_mode mode);
 void mf_recall_listen(const void *data, size_t len, void *fs);
 /* @incarnation is to have the lease as soon as may be. */
 void mf_recall_by(MfDir *dir, uint32_t incarnation, enum mf_lease_mode mode);
+/* Adds to @wop, the last commit of a directory that is being given up, what hands its lease over. */
+int mf_recall_add_pass(MfDir *dir, MfWop *wop);
 /* At the end of this node: hands over what others need to know more of than that we left in order. All is committed, and
  * nobody is inside any more. */
 void mf_recall_leave(MfFs *fs);

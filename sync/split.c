@@ -126,10 +126,13 @@ static void divide(MfShard *from, MfShard *to)
 	while (g_hash_table_iter_next(&iter, &key, &value)) {
 		const MfDentry *dentry = value;
 		enum mf_space space = MF_SPACE_SELF;
-		if (dentry->local || dentry->inode->kind == MF_KIND_SUBDIR || mf_dir_shard(from->dir, key) != from)
+		/* All entries of a large folder, and everybody waits: one of another shard costs its hash, no more. */
+		uint32_t hash = mf_name_hash((const char *)key + MF_KEY_PREFIX);
+		if ((hash & ((1u << from->ref.depth) - 1)) != from->ref.prefix || dentry->local ||
+			dentry->inode->kind == MF_KIND_SUBDIR)
 			continue;
-		MfShard *owner = moves(from, key) ? to : from;
 		mf_key_is_entry(key, &space);
+		MfShard *owner = hash >> from->ref.depth & 1 ? to : from;
 		owner->rec.n_entries++;
 		owner->rec.n_subdirs[space] += mf_inode_is_dir(dentry->inode);
 	}

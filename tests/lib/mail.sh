@@ -14,6 +14,8 @@
 #   MAIL_DOVECOT_ERRORS (Dovecot's errors and warnings: an empty file while all is well)
 #   MAIL_POSTFIX_CONF MAIL_POSTFIX_LOG
 #
+# Several hosts: MAIL_HOSTNAME is the name of this one (mail.test). MAIL_DOVECOT_EXTRA: more settings.
+#
 # Who delivers a domain, and where:
 #   virt.test   Postfix virtual(8)      MAILROOT/virt.test/USER/Maildir/
 #   lmtp.test   Postfix, Dovecot LMTP   MAILROOT/lmtp.test/USER/Maildir/
@@ -100,7 +102,7 @@ _mail_dovecot_conf() {
 		mmap_disable = yes
 		mail_privileged_group =
 		postmaster_address = postmaster@virt.test
-		hostname = mail.test
+		hostname = ${MAIL_HOSTNAME:-mail.test}
 		login_trusted_networks =
 		mail_max_userip_connections = 1000
 		namespace inbox {
@@ -145,6 +147,7 @@ _mail_dovecot_conf() {
 		protocol lda {
 		  mail_fsync = optimized
 		}
+		${MAIL_DOVECOT_EXTRA-}
 	CONF
 }
 
@@ -205,7 +208,7 @@ _mail_postfix_main() {
 		maillog_file_prefixes = $dir/postfix
 		inet_interfaces = 127.0.0.1
 		inet_protocols = ipv4
-		myhostname = mail.test
+		myhostname = ${MAIL_HOSTNAME:-mail.test}
 		mydomain = test
 		mynetworks = 127.0.0.0/8
 		biff = no

@@ -172,14 +172,15 @@ class Servers:
         self.mailroot = os.path.abspath(mailroot)
         self.library = os.path.join(os.path.dirname(os.path.abspath(__file__)), "mail.sh")
         self.env = {}
+        self.wrapper = []  # a command that runs another
 
     def call(self, function, *args):
         """Runs a function of mail.sh. Its output is for the error text: a daemon may hold on to a pipe,
         so a file takes it."""
         out = os.path.join(self.workdir, "mail.sh.out")
         with open(out, "wb") as f:
-            code = subprocess.call(["bash", "-c", '. "$0"; "$@"', self.library, function, self.workdir, *args],
-                                   stdin=subprocess.DEVNULL, stdout=f, stderr=subprocess.STDOUT)
+            code = subprocess.call([*self.wrapper, "bash", "-c", '. "$0"; "$@"', self.library, function,
+                                    self.workdir, *args], stdin=subprocess.DEVNULL, stdout=f, stderr=subprocess.STDOUT)
         if code != 0:
             raise Failed("%s: %s" % (function, read(out).decode(errors="replace").strip()))
 

@@ -1274,6 +1274,7 @@ struct MfWatch {
 	bool lost; /* the OSD does not know it any more */
 	bool unwatched;
 	mf_watch_func func;
+	mf_watch_answer answer;
 	void *arg;
 	Event *tick;
 	gint refs;
@@ -1397,7 +1398,8 @@ static void tick(void *arg)
 	watch->tick = sched_at(sched_now() + SECOND, watch->pool->life, true, tick, watch);
 }
 
-int mf_watch_new(MfPool *pool, const char *oid, unsigned timeout_s, mf_watch_func func, void *arg, MfWatch **ret_watch)
+int mf_watch_new(MfPool *pool, const char *oid, unsigned timeout_s, mf_watch_func func, mf_watch_answer answer, void *arg,
+	MfWatch **ret_watch)
 {
 	struct op *op = op_new(pool, OP_WATCH, MF_POOL_META, oid);
 	MfWatch *watch = g_new0(MfWatch, 1);
@@ -1407,6 +1409,7 @@ int mf_watch_new(MfPool *pool, const char *oid, unsigned timeout_s, mf_watch_fun
 	watch->oid = g_strdup(oid);
 	watch->timeout_s = timeout_s;
 	watch->func = func;
+	watch->answer = answer;
 	watch->arg = arg;
 	op->watch = watch;
 	op->cookie = ++next_cookie;
@@ -1469,6 +1472,7 @@ struct notify {
 	GPtrArray *waiting; /* registrations that have not answered */
 	unsigned alive;
 	GBytes *data;
+	GBytes *answer; /* the first one; NULL: none yet */
 	unsigned timeout_s;
 	bool finished;
 	Event *deadline;
@@ -1482,6 +1486,7 @@ static void notify_unref(struct notify *notify)
 	if (--notify->refs > 0)
 		return;
 	g_bytes_unref(notify->data);
+	g_clear_pointer(&notify->answer, g_bytes_unref);
 	g_ptr_array_unref(notify->waiting);
 	g_free(notify);
 }
@@ -1520,6 +1525,7 @@ static void notify_forget(struct registration *reg)
 struct ack {
 	struct notify *notify;
 	struct registration *reg;
+	GBytes *answer;
 };
 
 static void acked(void *arg)
@@ -1530,10 +1536,13 @@ static void acked(void *arg)
 	if (ack->reg->client->cut_until <= sched_now() && !notify->finished &&
 		g_ptr_array_remove(notify->waiting, ack->reg)) {
 		notify->alive++;
+		if (!notify->answer)
+			notify->answer = g_steal_pointer(&ack->answer);
 		if (notify->waiting->len == 0)
 			notify_finish(notify);
 	}
 	notify_unref(notify);
+	g_clear_pointer(&ack->answer, g_bytes_unref);
 	g_free(ack);
 }
 
@@ -1553,7 +1562,9 @@ static void *notifier(void *arg)
 			struct ack *ack = g_new(struct ack, 1);
 			pool->notifying = d->watch;
 			sched_yield_maybe();
-			*ack = (struct ack){ d->notify, d->reg };
+			*ack = (struct ack){ d->notify, d->reg, NULL };
+			if (g_bytes_get_size(d->notify->data) == 0 && d->watch->answer)
+				ack->answer = d->watch->answer(d->watch->arg);
 			d->notify->refs++;
 			sched_at(sched_now() + hop(), SCHED_WORLD, false, acked, ack);
 			if (g_bytes_get_size(d->notify->data) > 0)
@@ -1651,10 +1662,16 @@ void mf_pool_send(
 	sched_yield_maybe();
 }
 
-int mf_pool_ping(MfPool *pool, const char *oid, unsigned timeout_s, unsigned *ret_alive, unsigned *ret_silent)
+int mf_pool_ask(MfPool *pool, const char *oid, unsigned timeout_s, GBytes **ret_answer, unsigned *ret_alive,
+	unsigned *ret_silent)
 {
 	struct op *op = notify_new(pool, oid, timeout_s, NULL, 0);
+	struct notify *notify = op->notify;
+
+	notify->refs++;
 	int r = execute(op);
+	*ret_answer = g_steal_pointer(&notify->answer);
+	notify_unref(notify);
 
 	*ret_alive = op->alive;
 	*ret_silent = op->silent;
@@ -1662,6 +1679,13 @@ int mf_pool_ping(MfPool *pool, const char *oid, unsigned timeout_s, unsigned *re
 		*ret_silent = 0;
 	op_unref(op);
 	return r;
+}
+
+int mf_pool_ping(MfPool *pool, const char *oid, unsigned timeout_s, unsigned *ret_alive, unsigned *ret_silent)
+{
+	g_autoptr(GBytes) answer = NULL;
+
+	return mf_pool_ask(pool, oid, timeout_s, &answer, ret_alive, ret_silent);
 }
 
 /* ---- monitors ---- */
