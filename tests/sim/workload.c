@@ -50,6 +50,7 @@ static int begin(struct client *client)
 	struct node *node = client->node;
 
 	calls++;
+	world_check();
 	sched_yield_maybe();
 	if (node->fenced)
 		return -ESHUTDOWN;
