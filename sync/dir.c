@@ -854,7 +854,7 @@ bool mf_dir_dirty(MfDir *dir, const char *key, bool on_disk)
 	MfShard *shard = mf_dir_shard(dir, key);
 	enum mf_on_disk state = GPOINTER_TO_UINT(g_hash_table_lookup(shard->dirty, key));
 
-	g_assert(dir->lease.mode == MF_LEASE_EXCLUSIVE);
+	g_assert(dir->lease.mode == MF_LEASE_EXCLUSIVE && shard->loaded);
 	if (state == 0) {
 		bool sets;
 		if (mf_batch_key_state(shard->batch, key, &sets))

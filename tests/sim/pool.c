@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "tests/sim/pool.h"
 
+#include "store/record.h"
 #include "tests/sim/sched.h"
 
 #include <errno.h>
@@ -932,6 +933,38 @@ static void arrive_watch(struct op *op);
 static void arrive_unwatch(struct op *op);
 static void arrive_notify(struct op *op);
 
+static void log_write(const struct op *op)
+{
+	if (!sched_verbose)
+		return;
+	g_autoptr(GString) keys = g_string_new(NULL);
+	const MfWop *wop = op->wop;
+	for (unsigned i = 0; wop->set_keys && i < wop->set_keys->len; i++)
+		g_string_append_printf(keys, " +%s", (char *)wop->set_keys->pdata[i]);
+	for (unsigned i = 0; wop->rm_keys && i < wop->rm_keys->len; i++)
+		g_string_append_printf(keys, " -%s", (char *)wop->rm_keys->pdata[i]);
+	for (unsigned i = 0; i < wop->steps->len; i++) {
+		const struct wop_step *step = &g_array_index(wop->steps, struct wop_step, i);
+		struct mf_lease_record rec;
+		if (step->kind != WOP_SETXATTR || strcmp(step->name, MF_XATTR_LEASE) != 0 ||
+			mf_lease_record_decode(
+				g_bytes_get_data(step->data, NULL), g_bytes_get_size(step->data), &rec) < 0)
+			continue;
+		static const char *const modes[] = { "none", "shared", "exclusive" };
+		g_string_append_printf(keys, " lease %s, epoch %lx:", modes[MIN(rec.mode, 2)], (unsigned long)rec.epoch);
+		for (unsigned n = 0; n < rec.holders->len; n++)
+			g_string_append_printf(keys, " %u", g_array_index(rec.holders, uint32_t, n));
+		for (unsigned n = 0; n < rec.waiters->len; n++)
+			g_string_append_printf(keys, " (%u)", g_array_index(rec.waiters, uint32_t, n));
+		mf_lease_record_clear(&rec);
+	}
+	sched_log("client %u: write %s: %d%s%s", op->client->id, op->oid, op->answer_result,
+		op->done   ? " (late)"
+		: op->lose ? " (answer lost)"
+			   : "",
+		keys->str);
+}
+
 static void arrived(void *arg)
 {
 	struct op *op = arg;
@@ -961,10 +994,7 @@ static void arrived(void *arg)
 	switch (op->kind) {
 	case OP_WRITE:
 		op->answer_result = apply_write(client, op->which, op->oid, op->wop);
-		sched_log("client %u: write %s: %d%s", client->id, op->oid, op->answer_result,
-			op->done   ? " (late)"
-			: op->lose ? " (answer lost)"
-				   : "");
+		log_write(op);
 		answer(op, op->answer_result);
 		break;
 	case OP_READ:
