@@ -1398,7 +1398,7 @@ static void tick(void *arg)
 	watch->tick = sched_at(sched_now() + SECOND, watch->pool->life, true, tick, watch);
 }
 
-int mf_watch_new(MfPool *pool, const char *oid, unsigned timeout_s, mf_watch_func func, mf_watch_answer answer, void *arg,
+int mf_watch_new(MfPool *pool, const char *oid, unsigned timeout_s, mf_watch_func func, mf_watch_answer tell, void *arg,
 	MfWatch **ret_watch)
 {
 	struct op *op = op_new(pool, OP_WATCH, MF_POOL_META, oid);
@@ -1409,7 +1409,7 @@ int mf_watch_new(MfPool *pool, const char *oid, unsigned timeout_s, mf_watch_fun
 	watch->oid = g_strdup(oid);
 	watch->timeout_s = timeout_s;
 	watch->func = func;
-	watch->answer = answer;
+	watch->answer = tell;
 	watch->arg = arg;
 	op->watch = watch;
 	op->cookie = ++next_cookie;
