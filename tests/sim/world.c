@@ -123,6 +123,7 @@ static void unmount_node(struct node *node)
 		check_life_lost(node->life);
 	mf_node_leave(node->node, r == 0);
 	mf_pool_close(node->pool);
+	node->fs = NULL;
 }
 
 static void *client_main(void *arg)
@@ -335,6 +336,7 @@ static void alone(struct node *node, void *(*func)(void *))
 {
 	node->life = sched_new_life();
 	wrap_set_machine(node->life, (int)node->index);
+	node->fs = NULL;
 	node->fenced = node->ending = node->closing = false;
 	kernel_start(node);
 	sched_join(sched_spawn(node->life, node->name, func, node, true));
