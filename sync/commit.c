@@ -45,6 +45,11 @@ bool mf_batch_has_key(const struct mf_batch *batch, const char *key)
 	return batch && g_hash_table_contains(batch->keys, key);
 }
 
+bool mf_batch_passes(const struct mf_batch *batch)
+{
+	return batch && batch->passes;
+}
+
 bool mf_batch_key_state(const struct mf_batch *batch, const char *key, bool *ret_sets)
 {
 	gpointer value;
@@ -672,7 +677,8 @@ int mf_commit_wait(MfShard *shard)
 	mf_dir_pin(dir);
 	shard->seq_wanted = MAX(shard->seq_wanted, seq);
 	mf_commit_start(shard);
-	while (shard->seq_done < seq && !shard->gone) {
+	/* With the lease went all that there was. */
+	while (shard->seq_done < seq && !shard->gone && !dir->passed) {
 		if (shard->failures != failures && shard->failed_seq >= seq && shard->failed_error != -ETIMEDOUT) {
 			r = shard->failed_error;
 			break;

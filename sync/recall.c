@@ -207,10 +207,16 @@ static int hand_over(MfDir *dir)
 
 	mf_dir_queue_shared(dir);
 	dir->passing = true;
+	MfShard *head = dir->shards->pdata[0];
 	int r = commit_all(dir);
 	dir->passing = false;
-	if (r == 0 && !dir->passed)
-		r = pass(dir);
+	/* One under way may pass the lease at any moment: nobody may enter before it is known whether it did. */
+	while (mf_batch_passes(head->batch))
+		g_cond_wait(&head->cond, &fs->lock);
+	if (dir->passed)
+		r = 0;
+	else if (r == 0)
+		r = mf_commit_is_needed(head) ? -EAGAIN : pass(dir);
 	dir->passed = false;
 	if (r < 0)
 		return r;
