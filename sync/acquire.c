@@ -151,6 +151,7 @@ static int take_content(MfDir *dir, struct taking *t)
 		return r;
 	head->stamped = head->loaded = head->known = true;
 	mf_dir_merge_record(dir, head);
+	mf_opened_clear(dir);
 	kvs = mf_rop_get_range(t->rop, RANGE_OPEN, &more);
 	r = read_on(dir, MF_KEY_OPEN, kvs, more, mf_opened_take);
 	if (r == 0) {
