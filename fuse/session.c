@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "fuse/session.h"
 
+#include "fuse/answer.h"
 #include "fuse/ops.h"
 #include "fuse/reply.h"
 #include "locking/filelock.h"
@@ -12,6 +13,7 @@
 void mf_session_init(struct mf_session *session)
 {
 	memset(session, 0, sizeof *session);
+	g_mutex_init(&session->asking);
 	g_mutex_init(&session->lock);
 	session->files = g_hash_table_new(NULL, NULL);
 	session->dirs = g_hash_table_new(NULL, NULL);
@@ -22,6 +24,7 @@ void mf_session_clear(struct mf_session *session)
 	g_hash_table_unref(session->files);
 	g_hash_table_unref(session->dirs);
 	g_mutex_clear(&session->lock);
+	g_mutex_clear(&session->asking);
 }
 
 struct mf_session *mf_session_of(fuse_req_t req)
@@ -113,19 +116,27 @@ void mf_session_drain(struct mf_session *session)
 
 void mf_session_stopping(struct mf_session *session)
 {
+	g_mutex_lock(&session->asking);
 	g_mutex_lock(&session->lock);
 	session->stopping = true;
 	session->fenced = mf_node_is_fenced(session->node);
 	mf_fs_status(session->fs, &session->status);
 	g_mutex_unlock(&session->lock);
+	g_mutex_unlock(&session->asking);
 }
 
-/* A path need not be UTF-8; JSON must. */
-static json_t *text(const char *s)
+static const char *condition(MfNode *node)
 {
-	g_autofree char *valid = g_utf8_make_valid(s, -1);
-
-	return json_string(valid);
+	switch (mf_node_condition(node)) {
+	case MF_NODE_WAITING:
+		return "waiting for the cluster";
+	case MF_NODE_FENCED:
+		return "fenced";
+	case MF_NODE_REJOINING:
+		return "rejoining";
+	default:
+		return "serving";
+	}
 }
 
 static json_t *status(struct mf_session *session)
@@ -133,36 +144,49 @@ static json_t *status(struct mf_session *session)
 	struct mf_pool_counts counts;
 	struct mf_fs_status fs;
 	const char *state;
-	bool fenced;
 
 	g_mutex_lock(&session->lock);
 	if (session->stopping) {
 		fs = session->status;
-		fenced = session->fenced;
-		state = "stopping";
+		state = session->fenced ? "fenced" : "stopping";
 	} else {
 		mf_fs_status(session->fs, &fs);
-		fenced = mf_node_is_fenced(session->node);
-		state = "serving";
+		state = condition(session->node);
 	}
 	g_mutex_unlock(&session->lock);
-	if (fenced)
-		state = "fenced";
 	mf_pool_counts(session->pool, &counts);
 
 	return json_pack("{s:o, s:o, s:o, s:I, s:I, s:I, s:s, s:s, s:{s:I, s:I}, s:I, s:I, s:I,"
-			 " s:{s:I, s:I, s:I, s:I, s:I}}",
-		"node", text(session->conf->node), "mountpoint", text(session->mountpoint), "fs",
-		text(session->conf->fs), "incarnation", (json_int_t)mf_node_incarnation(session->node), "since",
+			 " s:{s:I, s:I, s:I, s:I, s:I}, s:{s:I, s:I, s:I, s:I}, s:{s:I, s:I}}",
+		"node", mf_answer_text(session->conf->node), "mountpoint", mf_answer_text(session->mountpoint), "fs",
+		mf_answer_text(session->conf->fs), "incarnation", (json_int_t)mf_node_incarnation(session->node), "since",
 		(json_int_t)session->since_s, "pid", (json_int_t)getpid(), "version", MF_VERSION, "state", state,
 		"cache", "limit", (json_int_t)session->conf->cache_size, "bytes", (json_int_t)fs.cached_bytes, "inodes",
 		(json_int_t)fs.inodes, "directories", (json_int_t)fs.directories, "dirty", (json_int_t)fs.dirty,
 		"rados", "read", (json_int_t)counts.reads, "write", (json_int_t)counts.writes, "notify",
 		(json_int_t)counts.notifies, "bytes_read", (json_int_t)counts.bytes_read, "bytes_written",
-		(json_int_t)counts.bytes_written);
+		(json_int_t)counts.bytes_written, "leases", "shared", (json_int_t)fs.shared, "exclusive",
+		(json_int_t)fs.exclusive, "waiters", (json_int_t)fs.waiters, "recalls", (json_int_t)fs.recalls, "locks",
+		"held", (json_int_t)fs.locks, "waiting", (json_int_t)fs.lock_waits);
+}
+
+/* Who it is, and a list of what it holds. */
+static json_t *listing(struct mf_session *session, const char *name, json_t *(*list)(MfFs *fs))
+{
+	g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&session->asking);
+
+	return json_pack("{s:o, s:o, s:o, s:I, s:o}", "node", mf_answer_text(session->conf->node), "mountpoint",
+		mf_answer_text(session->mountpoint), "fs", mf_answer_text(session->conf->fs), "incarnation",
+		(json_int_t)session->incarnation, name, session->stopping ? json_array() : list(session->fs));
 }
 
 json_t *mf_session_answer(const char *request, void *arg)
 {
-	return strcmp(request, "status") ? NULL : status(arg);
+	if (strcmp(request, "status") == 0)
+		return status(arg);
+	if (strcmp(request, "leases") == 0)
+		return listing(arg, request, mf_answer_leases);
+	if (strcmp(request, "locks") == 0)
+		return listing(arg, request, mf_answer_locks);
+	return NULL;
 }

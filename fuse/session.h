@@ -25,8 +25,9 @@ struct mf_session {
 	MfFs *fs;
 	int silent; /* atomic: the trouble of mf_session_check() was logged */
 
+	GMutex asking;		    /* held while a list is made: fs must stay; before lock */
 	GMutex lock;
-	bool stopping;		    /* protected by lock; node and fs are not asked any more */
+	bool stopping;		    /* protected by asking and lock; node and fs are not asked any more */
 	bool fenced;		    /* protected by lock; once stopping */
 	struct mf_fs_status status; /* protected by lock; once stopping */
 	uint32_t incarnation;
@@ -54,7 +55,7 @@ void mf_session_drain(struct mf_session *session);
 /* From here on mf_session_answer() shows the last state and does not touch node and fs. */
 void mf_session_stopping(struct mf_session *session);
 
-/* For fuse/ctlsock.h: "status". @arg: the session. */
+/* For fuse/ctlsock.h: "status", "leases", "locks". @arg: the session. */
 json_t *mf_session_answer(const char *request, void *arg);
 
 #endif

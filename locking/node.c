@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "locking/node.h"
 
+#include "locking/evict.h"
 #include "locking/members.h"
 #include "store/notice.h"
 
@@ -13,9 +14,9 @@
 #include <time.h>
 #include <unistd.h>
 
-#define BLOCKLIST_SECONDS (30u * 86400u) /* Ceph's own 3600 s would let a client that slept through it write again */
 #define JOIN_TRIES 20
 #define WARDEN_US G_USEC_PER_SEC
+#define REPORT_SHARE 500 /* of all the time, one part for reports */
 
 struct MfNode {
 	MfPool *pool;
@@ -26,6 +27,7 @@ struct MfNode {
 	unsigned timeout_ms;
 	struct mf_member self;
 	atomic_bool fenced;
+	atomic_bool rejoining;
 	atomic_int_fast64_t confirmed_ms; /* CLOCK_BOOTTIME of the last ping known to be answered */
 	GMutex check;			  /* held across RADOS: whoever needs the answer has to wait for it anyway */
 	GMutex burying;			  /* the same */
@@ -36,6 +38,12 @@ struct MfNode {
 	GMutex listening;	 /* held while the listener runs */
 	mf_node_listener listener; /* protected by listening */
 	void *listener_arg;
+	GMutex reporting;	   /* held while the reporter runs */
+	mf_node_reporter reporter; /* protected by reporting */
+	void *reporter_arg;
+	int64_t report_due; /* protected by reporting; monotonic us */
+	GMutex answering; /* innermost, and never held for long: a thread of the pool waits for it */
+	GBytes *report;	  /* protected by answering; what the reporter said last */
 	bool stopping;
 	GCond warden_cond;
 	GThread *warden;
@@ -115,6 +123,44 @@ void mf_node_listen(MfNode *node, mf_node_listener listener, void *arg)
 	node->listener_arg = arg;
 }
 
+static GBytes *on_ask(void *arg)
+{
+	MfNode *node = arg;
+
+	g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&node->answering);
+	return node->report ? g_bytes_ref(node->report) : NULL;
+}
+
+/* A report of a large node may hold up others in it for milliseconds: then it is made less often. */
+static void report(MfNode *node)
+{
+	GBytes *report = NULL;
+
+	g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&node->reporting);
+	int64_t begin = g_get_monotonic_time();
+	if (node->reporter && begin < node->report_due)
+		return;
+	if (node->reporter)
+		report = node->reporter(node->reporter_arg);
+	node->report_due = begin + (g_get_monotonic_time() - begin) * REPORT_SHARE;
+	g_mutex_lock(&node->answering);
+	GBytes *former = node->report;
+	node->report = report;
+	g_mutex_unlock(&node->answering);
+	if (former)
+		g_bytes_unref(former);
+}
+
+void mf_node_report(MfNode *node, mf_node_reporter reporter, void *arg)
+{
+	g_mutex_lock(&node->reporting);
+	node->reporter = reporter;
+	node->reporter_arg = arg;
+	node->report_due = 0;
+	g_mutex_unlock(&node->reporting);
+	report(node);
+}
+
 void mf_node_send(MfNode *node, uint32_t incarnation, const void *data, size_t len, mf_send_done done, void *arg)
 {
 	g_autofree char *oid = mf_oid_node(incarnation);
@@ -146,95 +192,35 @@ enum mf_holder mf_node_holder(MfNode *node, uint32_t incarnation)
 	}
 }
 
-/* Its writes end here, whatever its own clock says. */
+/* Its writes end here. 1: it is swept, too. */
 static int cut_off(MfNode *node, uint32_t inc, const struct mf_member *member)
 {
-	g_autofree char *oid = mf_oid_node(inc);
-	g_autoptr(MfRop) rop = mf_rop_new();
+	int r = mf_evict_cut_off(node->pool, inc, member);
 
-	mf_rop_xattrs(rop);
-	int r = mf_pool_read(node->pool, MF_POOL_META, oid, rop);
-	if (r < 0 && r != -ENOENT)
-		return r;
-	/* Swept, so somebody has done that before; but this client must know the map, too. */
-	bool swept = r == -ENOENT;
-	r = mf_pool_blocklist(node->pool, swept ? "" : member->addrs, BLOCKLIST_SECONDS);
-	if (r < 0) {
-		g_warning("cannot blocklist the dead node '%s' (%s): %s", member->node, member->addrs, g_strerror(-r));
-		return r;
-	}
-	learn(node, inc, MF_MEMBER_LOST);
-	return swept;
+	if (r >= 0)
+		learn(node, inc, MF_MEMBER_LOST);
+	return r;
 }
 
-/* Does anybody hold its watch? 0: nobody. -EAGAIN: it lives, or has not been silent for long enough. */
-static int ask_watch(MfNode *node, uint32_t inc, const struct mf_member *member)
+static bool is_dead(const struct mf_member *member, void *arg)
 {
-	g_autofree char *oid = mf_oid_node(inc);
-	int64_t deadline = boottime_ms() + (member->watch_timeout_s + 2) * INT64_C(1000);
-
-	for (;;) {
-		unsigned alive = 0, silent = 0;
-		int r = mf_pool_ping(node->pool, oid, 1, &alive, &silent);
-
-		if (r == -ENOENT || (r == 0 && alive == 0 && silent == 0))
-			return 0;
-		if (r < 0)
-			return r;
-		/* A silent watcher is dead or stopped: its watch ends by itself unless it still pings. */
-		if (alive > 0 || boottime_ms() > deadline)
-			return -EAGAIN;
-	}
+	return surely_dead(arg, member);
 }
 
 /* One look at the record and one step. 1: look again. */
 static int bury_step(MfNode *node, uint32_t inc, bool evict)
 {
-	struct mf_members members;
-	bool ours = false;
-	int r = mf_members_read(node->pool, &members);
+	struct mf_ending ending = { .incarnation = inc, .is_dead = is_dead, .arg = &node->self };
+	int r = mf_evict_step(node->pool, &ending, evict);
 
-	if (r < 0)
-		return r;
-	struct mf_member *member = g_hash_table_lookup(members.records, GUINT_TO_POINTER(inc));
-	if (!member) {
-		/* Its join is under way, or it has never been; its watch comes before its record. */
-		r = -EAGAIN;
-	} else if (member->state == MF_MEMBER_CLEAN) {
-		learn(node, inc, MF_MEMBER_CLEAN);
-	} else if (member->state == MF_MEMBER_LOST) {
-		r = cut_off(node, inc, member);
-	} else if (member->state == MF_MEMBER_EVICTING) {
-		/* Its watch may be gone because of the blocklist, while its own clock still trusts the last ping. Whoever began
-		 * this may have died: a whole timeout from now is surely enough. */
-		if (!surely_dead(&node->self, member))
-			g_usleep(member->watch_timeout_s * (gulong)G_USEC_PER_SEC);
-		member->state = MF_MEMBER_LOST;
-		r = mf_members_set(node->pool, &members, inc, member);
-		ours = r == 0;
-	} else {
-		r = surely_dead(&node->self, member) ? 0 : evict ? -EAGAIN : ask_watch(node, inc, member);
-		if (r == 0) {
-			member->state = MF_MEMBER_LOST;
-			r = mf_members_set(node->pool, &members, inc, member);
-			ours = r == 0;
-		} else if (r == -EAGAIN && evict) {
-			member->state = MF_MEMBER_EVICTING;
-			r = mf_members_set(node->pool, &members, inc, member);
-			if (r == 0)
-				r = mf_pool_blocklist(node->pool, member->addrs, BLOCKLIST_SECONDS);
-			r = r == 0 ? 1 : r;
-		}
-	}
-	if (ours) {
-		g_message("node '%s' (incarnation %u) is dead: its place is taken", member->node, inc);
-		r = cut_off(node, inc, member);
+	if (r == 0)
+		learn(node, inc, ending.state);
+	if (ending.ours) {
 		g_mutex_lock(&node->state);
 		g_array_append_val(node->unswept, inc);
 		g_mutex_unlock(&node->state);
 	}
-	mf_members_clear(&members);
-	return r == -ECANCELED ? 1 : MIN(r, ours ? 0 : r);
+	return r;
 }
 
 int mf_node_bury(MfNode *node, uint32_t inc, bool evict)
@@ -247,11 +233,8 @@ int mf_node_bury(MfNode *node, uint32_t inc, bool evict)
 	enum mf_holder known = mf_node_holder(node, inc);
 	if (known == MF_HOLDER_CLEAN || known == MF_HOLDER_LOST)
 		r = 0;
-	for (int i = 0; r == 1 && i < JOIN_TRIES; i++) {
+	for (int i = 0; r == 1 && i < JOIN_TRIES; i++)
 		r = bury_step(node, inc, evict);
-		if (r == 1 && mf_node_holder(node, inc) == MF_HOLDER_LOST)
-			r = 0;
-	}
 	g_mutex_unlock(&node->burying);
 	if (r == 0)
 		tell(node, &(struct mf_notice){ .kind = MF_NOTICE_MEMBERS, .from = node->incarnation });
@@ -367,6 +350,7 @@ static void *warden(void *arg)
 		if (node->stopping || node->fenced)
 			continue;
 		g_mutex_unlock(&node->state);
+		report(node);
 		refresh(node);
 		look_after_others(node);
 		g_mutex_lock(&node->state);
@@ -463,7 +447,7 @@ static int drop_node_object(MfNode *node)
 
 static int watch(MfNode *node)
 {
-	return mf_watch_new(node->pool, node->oid, node->self.watch_timeout_s, on_message, node, &node->watch);
+	return mf_watch_new(node->pool, node->oid, node->self.watch_timeout_s, on_message, on_ask, node, &node->watch);
 }
 
 /* One attempt: watch first, then the record. -ECANCELED: somebody else changed `members', try again. */
@@ -520,6 +504,9 @@ static void node_free(MfNode *node)
 	g_mutex_clear(&node->burying);
 	g_mutex_clear(&node->state);
 	g_mutex_clear(&node->listening);
+	g_mutex_clear(&node->reporting);
+	g_mutex_clear(&node->answering);
+	g_clear_pointer(&node->report, g_bytes_unref);
 	g_cond_clear(&node->warden_cond);
 	g_hash_table_unref(node->members);
 	g_array_unref(node->unswept);
@@ -542,6 +529,8 @@ int mf_node_join(MfPool *pool, const struct mf_conf *conf, const char *mountpoin
 	g_mutex_init(&node->burying);
 	g_mutex_init(&node->state);
 	g_mutex_init(&node->listening);
+	g_mutex_init(&node->reporting);
+	g_mutex_init(&node->answering);
 	g_cond_init(&node->warden_cond);
 	node->self = (struct mf_member){
 		.state = MF_MEMBER_LIVE,
@@ -565,6 +554,7 @@ int mf_node_join(MfPool *pool, const struct mf_conf *conf, const char *mountpoin
 int mf_node_rejoin(MfNode *node, char **ret_error)
 {
 	g_mutex_lock(&node->check);
+	node->rejoining = true;
 	node->watch = mf_watch_free(node->watch);
 	int r = mf_pool_reconnect(node->pool, ret_error);
 	if (r == 0) {
@@ -577,6 +567,7 @@ int mf_node_rejoin(MfNode *node, char **ret_error)
 	}
 	if (r == 0)
 		node->fenced = false;
+	node->rejoining = false;
 	g_mutex_unlock(&node->check);
 	return r;
 }
@@ -694,6 +685,28 @@ void mf_node_fence(MfNode *node)
 bool mf_node_is_fenced(const MfNode *node)
 {
 	return node->fenced;
+}
+
+enum mf_node_condition mf_node_condition(MfNode *node)
+{
+	int64_t limit = node->timeout_ms - node->timeout_ms / 3;
+
+	if (node->rejoining)
+		return MF_NODE_REJOINING;
+	if (node->fenced)
+		return MF_NODE_FENCED;
+	if (boottime_ms() - node->confirmed_ms < limit)
+		return MF_NODE_SERVING;
+	/* Who has the mutex is asking the cluster, and waits for it. */
+	if (!g_mutex_trylock(&node->check))
+		return MF_NODE_WAITING;
+	int64_t now = boottime_ms();
+	int age = node->watch ? mf_watch_check(node->watch) : -ENOTCONN;
+	bool confirmed = age >= 0 && age < limit;
+	if (confirmed)
+		node->confirmed_ms = now - age;
+	g_mutex_unlock(&node->check);
+	return confirmed ? MF_NODE_SERVING : MF_NODE_WAITING;
 }
 
 /* ---- windows ---- */

@@ -39,12 +39,26 @@ void mf_node_listen(MfNode *node, mf_node_listener listener, void *arg);
 /* To the inbox of @incarnation; see mf_pool_send(). */
 void mf_node_send(MfNode *node, uint32_t incarnation, const void *data, size_t len, mf_send_done done, void *arg);
 
+/* What whoever asks this node is told; the caller's to unref, NULL: nothing. Called about once a second on a thread of the
+ * node, with no lock held. NULL: nobody reports, and when this returns nobody runs any more. */
+typedef GBytes *(*mf_node_reporter)(void *arg);
+void mf_node_report(MfNode *node, mf_node_reporter reporter, void *arg);
+
 /* May we serve from memory and write? 0; -ESHUTDOWN; -ETIMEDOUT: the cluster cannot be asked, keep what you have. */
 int mf_node_check(MfNode *node);
 
 /* Latches the end of this incarnation: a guard failed, so somebody else has taken over. */
 void mf_node_fence(MfNode *node);
 bool mf_node_is_fenced(const MfNode *node);
+
+/* For people. Does not block. */
+enum mf_node_condition {
+	MF_NODE_SERVING,
+	MF_NODE_WAITING, /* the cluster has not answered for too long: nothing is served from memory */
+	MF_NODE_FENCED,
+	MF_NODE_REJOINING,
+};
+enum mf_node_condition mf_node_condition(MfNode *node);
 
 /* The last confirmed ping is too old to answer from memory: mf_node_check() first. */
 bool mf_node_is_due(const MfNode *node);

@@ -87,6 +87,7 @@ struct MfWatch {
 	char *oid;
 	uint64_t cookie;
 	mf_watch_func func;
+	mf_watch_answer answer;
 	void *arg;
 };
 
@@ -732,8 +733,12 @@ GBytes *mf_rop_get_exec(MfRop *rop)
 static void on_notify(void *arg, uint64_t notify_id, uint64_t handle, uint64_t notifier_id, void *data, size_t len)
 {
 	MfWatch *watch = arg;
+	g_autoptr(GBytes) answer = len == 0 && watch->answer ? watch->answer(watch->arg) : NULL;
+	gsize answer_len = 0;
+	const void *bytes = answer ? g_bytes_get_data(answer, &answer_len) : NULL;
 
-	rados_notify_ack(watch->pool->client->io[MF_POOL_META], watch->oid, notify_id, handle, NULL, 0);
+	rados_notify_ack(
+		watch->pool->client->io[MF_POOL_META], watch->oid, notify_id, handle, bytes, (int)answer_len);
 	if (len > 0)
 		watch->func(data, len, watch->arg);
 }
@@ -743,12 +748,14 @@ static void on_watch_error(void *arg, uint64_t handle, int error)
 {
 }
 
-int mf_watch_new(MfPool *pool, const char *oid, unsigned timeout_s, mf_watch_func func, void *arg, MfWatch **ret_watch)
+int mf_watch_new(MfPool *pool, const char *oid, unsigned timeout_s, mf_watch_func func, mf_watch_answer answer, void *arg,
+	MfWatch **ret_watch)
 {
 	MfWatch *watch = g_new0(MfWatch, 1);
 
 	watch->pool = pool;
 	watch->func = func;
+	watch->answer = answer;
 	watch->arg = arg;
 	watch->oid = g_strdup(oid);
 	int r = rados_watch3(
@@ -779,7 +786,8 @@ int mf_watch_check(MfWatch *watch)
 }
 
 /* librados' own result when a watcher stays silent is -ETIMEDOUT, with a reply that tells who. */
-static int count_watchers(int r, char *reply, size_t len, unsigned *ret_alive, unsigned *ret_silent)
+static int count_watchers(
+	int r, char *reply, size_t len, GBytes **ret_answer, unsigned *ret_alive, unsigned *ret_silent)
 {
 	struct notify_timeout_t *timeouts = NULL;
 	struct notify_ack_t *acks = NULL;
@@ -791,6 +799,10 @@ static int count_watchers(int r, char *reply, size_t len, unsigned *ret_alive, u
 		if (rr == 0) {
 			*ret_alive = n_acks;
 			*ret_silent = n_timeouts;
+			for (size_t i = 0; ret_answer && i < n_acks && !*ret_answer; i++) {
+				if (acks[i].payload_len > 0)
+					*ret_answer = g_bytes_new(acks[i].payload, acks[i].payload_len);
+			}
 			rados_free_notify_response(acks, n_acks, timeouts);
 			r = 0;
 		}
@@ -812,7 +824,8 @@ static void send_done(rados_completion_t completion, void *arg)
 {
 	struct send *send = arg;
 	unsigned alive, silent;
-	int r = count_watchers(rados_aio_get_return_value(completion), send->reply, send->reply_len, &alive, &silent);
+	int r = count_watchers(
+		rados_aio_get_return_value(completion), send->reply, send->reply_len, NULL, &alive, &silent);
 
 	send->done(r, alive, silent, send->arg);
 	rados_aio_release(send->completion);
@@ -843,14 +856,27 @@ void mf_pool_send(
 	}
 }
 
-int mf_pool_ping(MfPool *pool, const char *oid, unsigned timeout_s, unsigned *ret_alive, unsigned *ret_silent)
+static int ask(MfPool *pool, const char *oid, unsigned timeout_s, GBytes **ret_answer, unsigned *ret_alive,
+	unsigned *ret_silent)
 {
 	char *reply = NULL;
 	size_t len = 0;
 
 	atomic_fetch_add(&pool->notifies, 1);
 	int r = rados_notify2(pool->client->io[MF_POOL_META], oid, NULL, 0, (uint64_t)timeout_s * 1000, &reply, &len);
-	return count_watchers(r, reply, len, ret_alive, ret_silent);
+	return count_watchers(r, reply, len, ret_answer, ret_alive, ret_silent);
+}
+
+int mf_pool_ping(MfPool *pool, const char *oid, unsigned timeout_s, unsigned *ret_alive, unsigned *ret_silent)
+{
+	return ask(pool, oid, timeout_s, NULL, ret_alive, ret_silent);
+}
+
+int mf_pool_ask(MfPool *pool, const char *oid, unsigned timeout_s, GBytes **ret_answer, unsigned *ret_alive,
+	unsigned *ret_silent)
+{
+	*ret_answer = NULL;
+	return ask(pool, oid, timeout_s, ret_answer, ret_alive, ret_silent);
 }
 
 /* ---- monitors ---- */

@@ -103,10 +103,12 @@ GBytes *mf_rop_get_exec(MfRop *rop);				   /* borrowed */
 typedef struct MfWatch MfWatch;
 /* What mf_pool_send() sent to the watched object. May come twice. */
 typedef void (*mf_watch_func)(const void *data, size_t len, void *arg);
+/* What goes back to whoever sent an empty notify; NULL: nothing but the acknowledgement. The caller's to unref. */
+typedef GBytes *(*mf_watch_answer)(void *arg);
 /* Acknowledges every notify by itself; one that carries data then goes to @func. Blocks. @timeout_s: the OSD drops the
- * watch when it hears nothing so long. */
-int mf_watch_new(
-	MfPool *pool, const char *oid, unsigned timeout_s, mf_watch_func func, void *arg, MfWatch **ret_watch);
+ * watch when it hears nothing so long. @answer: NULL ok. */
+int mf_watch_new(MfPool *pool, const char *oid, unsigned timeout_s, mf_watch_func func, mf_watch_answer answer, void *arg,
+	MfWatch **ret_watch);
 MfWatch *mf_watch_free(MfWatch *watch); /* unwatches; NULL ok; returns NULL */
 /* Milliseconds since the OSD last confirmed the watch, or -errno (-ENOTCONN: it is gone). */
 int mf_watch_check(MfWatch *watch);
@@ -119,6 +121,9 @@ void mf_pool_send(
 	MfPool *pool, const char *oid, unsigned timeout_s, const void *data, size_t len, mf_send_done done, void *arg);
 /* The same, empty and waiting. Who watches @oid: counts of watchers that answered, and that were there but did not within @timeout_s. */
 int mf_pool_ping(MfPool *pool, const char *oid, unsigned timeout_s, unsigned *ret_alive, unsigned *ret_silent);
+/* The same, and what the first that had something to say said: *ret_answer is the caller's, NULL if nobody had. */
+int mf_pool_ask(MfPool *pool, const char *oid, unsigned timeout_s, GBytes **ret_answer, unsigned *ret_alive,
+	unsigned *ret_silent);
 
 /* ---- the rest ---- */
 

@@ -252,11 +252,13 @@ int mf_acquire(MfDir *dir, enum mf_lease_mode mode, int64_t deadline)
 	mf_dir_pin(dir);
 	mf_inode_pin(dir->inode);
 	dir->acquiring = true;
+	dir->upgrading = dir->lease.mode == MF_LEASE_SHARED;
 	/* An upgrade: those who read go on, but what they see must not change under them. */
 	while (dir->users > 0)
 		g_cond_wait(&dir->cond, &fs->lock);
 	head->busy = true;
 	int r = acquire(dir, mode, deadline, &t);
+	dir->upgrading = false;
 	if (r == 0) {
 		r = take_content(dir, &t);
 		if (r == 0) {

@@ -12,22 +12,32 @@
 #include <string.h>
 #include <sys/stat.h>
 
+/* A name of an earlier lease, of which other nodes may know more. */
+static MfShard *unloaded_name(const MfInode *inode)
+{
+	for (const MfDentry *name = inode->names; name; name = name->next_name) {
+		MfShard *shard = mf_dir_shard(name->dir, name->key);
+		if (name->dir->lease.mode != MF_LEASE_NONE && !name->local && !shard->loaded)
+			return shard;
+	}
+	return NULL;
+}
+
 /* Its own directory is held by the caller, or it is removed. */
 static int load_named(MfFs *fs, MfInode *inode)
 {
-	/* The entry that has them may be of an earlier lease. */
-	for (MfDentry *name = inode->names; name; name = name->next_name) {
-		MfShard *shard = mf_dir_shard(name->dir, name->key);
-		if (name->dir->lease.mode != MF_LEASE_NONE && !name->local && !shard->loaded) {
-			int r = mf_shard_load(shard);
-			if (r < 0)
-				return r;
-			name = inode->names; /* that may have waited */
-			if (!name)
-				break;
-		}
-	}
-	return 0;
+	MfShard *shard;
+	int r = 0;
+
+	/* Loading may wait, so look again. */
+	while (r == 0 && (shard = unloaded_name(inode)))
+		r = mf_shard_load(shard);
+	return r;
+}
+
+bool mf_attr_is_loaded(const MfInode *inode)
+{
+	return inode->attr_loaded && !unloaded_name(inode);
 }
 
 /* Attributes of a message with several names lie with its bytes, and other nodes may have changed them since. */

@@ -6,7 +6,9 @@
 
 /* Makes attr and nlink of the inode true; the directory whose lease guards it is held. May wait. Pin the inode. */
 int mf_attr_load(MfFs *fs, MfInode *inode);
-/* The same, and holds that directory: mf_dir_put(), unless *ret_dir is NULL, for what nobody else can see needs no lease. */
+/* It was, under this lease; and so were all its names, which change with it. */
+bool mf_attr_is_loaded(const MfInode *inode);
+/* The same as mf_attr_load(), and holds that directory: mf_dir_put(), unless *ret_dir is NULL, for what nobody else can see needs no lease. */
 int mf_attr_hold(MfFs *fs, MfInode *inode, enum mf_lease_mode mode, MfDir **ret_dir);
 /* Its attributes changed in memory: to be committed where they belong. */
 void mf_attr_changed(MfInode *inode);

@@ -682,7 +682,7 @@ int mf_dir_load_records(MfDir *dir)
 	return 0;
 }
 
-static int shard_complete(MfShard *shard)
+int mf_shard_complete(MfShard *shard)
 {
 	MfFs *fs = shard->dir->fs;
 	g_autofree char *oid = mf_oid_dir(shard->dir->inode->ino, shard->ref.id);
@@ -726,7 +726,7 @@ int mf_dir_complete(MfDir *dir)
 	/* A split while we wait adds shards behind the ones we have seen; these are complete from the start. */
 	for (unsigned i = 0; i < dir->shards->len; i++) {
 		MfShard *shard = dir->shards->pdata[i];
-		int r = shard->complete && shard->loaded ? 0 : shard_complete(shard);
+		int r = shard->complete && shard->loaded ? 0 : mf_shard_complete(shard);
 		if (r < 0)
 			return r;
 	}
@@ -854,7 +854,7 @@ bool mf_dir_dirty(MfDir *dir, const char *key, bool on_disk)
 	MfShard *shard = mf_dir_shard(dir, key);
 	enum mf_on_disk state = GPOINTER_TO_UINT(g_hash_table_lookup(shard->dirty, key));
 
-	g_assert(dir->lease.mode == MF_LEASE_EXCLUSIVE);
+	g_assert(dir->lease.mode == MF_LEASE_EXCLUSIVE && shard->loaded);
 	if (state == 0) {
 		bool sets;
 		if (mf_batch_key_state(shard->batch, key, &sets))

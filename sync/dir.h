@@ -24,7 +24,8 @@ int mf_shard_load(MfShard *shard);
 /* No commit of the shard runs between these two. May wait; -ETIMEDOUT. */
 int mf_shard_claim(MfShard *shard);
 void mf_shard_release(MfShard *shard);
-/* Reads every entry of every shard. May wait. */
+/* Reads every entry of the shard, and of every shard. May wait. */
+int mf_shard_complete(MfShard *shard);
 int mf_dir_complete(MfDir *dir);
 /* Reads every shard's record, so that times and link count are true. May wait. */
 int mf_dir_load_records(MfDir *dir);

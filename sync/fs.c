@@ -11,6 +11,7 @@
 #include "sync/reaper.h"
 #include "sync/recall.h"
 #include "sync/rejoin.h"
+#include "sync/report.h"
 #include "sync/table.h"
 #include "sync/stripecache.h"
 #include "sync/sweep.h"
@@ -144,6 +145,7 @@ static void fs_free(MfFs *fs)
 static void stop_messages(MfFs *fs)
 {
 	mf_node_listen(fs->node, NULL, NULL);
+	mf_node_report(fs->node, NULL, NULL);
 	g_mutex_lock(&fs->lock);
 	while (fs->sending > 0)
 		g_cond_wait(&fs->sent_cond, &fs->lock);
@@ -200,6 +202,7 @@ int mf_fs_open(MfPool *pool, MfNode *node, const struct mf_conf *conf, MfFs **re
 	fs->flusher = g_thread_new("mailfs-flusher", mf_commit_flusher, fs);
 	fs->sweeper = g_thread_new("mailfs-sweeper", mf_sweep_thread, fs);
 	fs->rejoiner = g_thread_new("mailfs-rejoin", mf_rejoin_thread, fs);
+	mf_node_report(node, mf_report_encode, fs);
 	*ret_fs = fs;
 	return 0;
 }
@@ -337,6 +340,7 @@ void mf_fs_status(MfFs *fs, struct mf_fs_status *ret)
 		.dirty = fs->dirty_shards.length,
 		.cached_bytes = mf_stripecache_bytes(fs->cache) + fs->file_bytes + fs->write_bytes,
 	};
+	mf_report_count(fs, ret);
 }
 
 void mf_fs_set_kernel(MfFs *fs, const struct mf_kernel_ops *ops, void *arg)

@@ -125,6 +125,10 @@ int mf_fs_statfs(MfFs *fs, struct mf_fs_space *ret);
 
 struct mf_fs_status {
 	uint64_t inodes, directories, dirty, cached_bytes;
+	uint64_t shared, exclusive; /* directories by the lease that this node holds */
+	uint64_t waiters;	    /* nodes that wait for these */
+	uint64_t recalls;	    /* leases given up for others */
+	uint64_t locks, lock_waits; /* file locks that this node manages; requests that wait here, and those of this node */
 };
 void mf_fs_status(MfFs *fs, struct mf_fs_status *ret);
 

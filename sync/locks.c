@@ -644,3 +644,31 @@ void mf_locks_check_owners(MfFs *fs)
 		mf_fs_work(fs, look_after, g_memdup2(&request->lock.ino, sizeof(uint64_t)));
 	}
 }
+
+/* ---- for people ---- */
+
+void mf_locks_foreach(MfFs *fs, mf_filelock_func func, void *data)
+{
+	GHashTableIter iter;
+	gpointer value;
+
+	mf_filelock_foreach(fs->locks, 0, func, data);
+	g_hash_table_iter_init(&iter, fs->lock_requests);
+	while (g_hash_table_iter_next(&iter, NULL, &value)) {
+		const struct mf_lock_request *request = value;
+		if (!request->parked)
+			func(&request->lock, value, data);
+	}
+}
+
+size_t mf_locks_waiting(MfFs *fs)
+{
+	size_t n = mf_filelock_waiting(fs->locks);
+	GHashTableIter iter;
+	gpointer value;
+
+	g_hash_table_iter_init(&iter, fs->lock_requests);
+	while (g_hash_table_iter_next(&iter, NULL, &value))
+		n += !((const struct mf_lock_request *)value)->parked;
+	return n;
+}

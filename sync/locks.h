@@ -26,5 +26,8 @@ void mf_locks_granted(MfFs *fs, uint64_t id);
 void mf_locks_check_owners(MfFs *fs);
 /* All that was known is void: this incarnation is over. Requests that wait end with -EIO. */
 void mf_locks_reset(MfFs *fs, GArray *done);
+/* As mf_filelock_foreach() for all inodes, and then the requests of this node that wait at another lock manager. */
+void mf_locks_foreach(MfFs *fs, mf_filelock_func func, void *data);
+size_t mf_locks_waiting(MfFs *fs);
 /* A handle is closed. May be called without the lease; then the rest is done in the background. */
 void mf_locks_release(MfFs *fs, MfInode *inode, uint64_t fh, GArray *done);

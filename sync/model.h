@@ -143,6 +143,7 @@ struct MfDir {
 	unsigned users;	     /* operations that rely on the lease: it stays */
 	unsigned pins;	     /* the memory stays */
 	bool acquiring;	     /* somebody asks for the lease: nobody enters */
+	bool upgrading;	     /* ... for more than the shared one that we have */
 	bool yielding;	     /* a job to give it up is queued or runs */
 	bool draining;	     /* ... and waits for the users to leave: nobody enters */
 	GArray *waiters;     /* struct mf_waiter: nodes that want it, first come first served */
@@ -207,6 +208,7 @@ struct MfFs {
 	GCond life_cond;
 	unsigned life; /* how often this node has joined anew */
 	uint64_t members_changed;
+	uint64_t recalls; /* leases given up for others */
 	GThreadPool *workers; /* blocking work: prerequisites of commits, reaping */
 	GThreadPool *reapers; /* blocking work that nobody waits for: deleting */
 	unsigned gains_pending; /* renames between two objects that timed out half done */

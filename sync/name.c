@@ -391,7 +391,7 @@ int mf_fs_unlink(MfFs *fs, uint64_t parent, const char *name)
 	if (r < 0)
 		return r;
 	r = mf_dir_find(p.dir, p.space, name, &dentry);
-	while (r == 0 && (!dentry->inode->attr_loaded || (dentry->inode->kind == MF_KIND_FILE && dentry->inode->linked))) {
+	while (r == 0 && (!mf_attr_is_loaded(dentry->inode) || (dentry->inode->kind == MF_KIND_FILE && dentry->inode->linked))) {
 		/* How much there is to delete, and whether other names share it. */
 		MfInode *inode = mf_inode_pin(dentry->inode);
 		if (mf_inode_is_dir(inode)) {

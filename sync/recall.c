@@ -252,6 +252,12 @@ static int quit(MfDir *dir)
 	bool sharing = dir->lease.mode == MF_LEASE_SHARED;
 	int r;
 
+	/* Nobody enters. The upgrade may get its lease before we have our answer, which is then not ours to forget. */
+	bool upgrading = dir->upgrading;
+	if (upgrading) {
+		forget_content(dir);
+		dir->upgrading = false;
+	}
 	g_mutex_unlock(&fs->lock);
 	for (;;) {
 		g_autoptr(MfRop) rop = mf_rop_new();
@@ -272,7 +278,7 @@ static int quit(MfDir *dir)
 	g_mutex_lock(&fs->lock);
 	if (r < 0 && r != -ENOENT)
 		return r;
-	if (dir->lease.mode != MF_LEASE_NONE)
+	if (!upgrading && dir->lease.mode != MF_LEASE_NONE)
 		forget_content(dir);
 	for (unsigned i = 0; i < dir->waiters->len; i++) {
 		struct mf_waiter waiter = g_array_index(dir->waiters, struct mf_waiter, i);
@@ -305,19 +311,22 @@ static void yield(MfFs *fs, void *arg)
 				continue;
 			drain(dir);
 			r = hand_over(dir);
-		} else if (dir->acquiring && dir->lease.mode != MF_LEASE_SHARED) {
+		} else if (dir->acquiring && !dir->upgrading) {
 			/* Whoever acquires it goes on with the queue. */
 			r = 0;
 			break;
 		} else {
 			/* One who upgrades lets go as well, or two of them would wait for each other. */
 			mf_kernel_forget(dir);
-			bool upgrading = dir->acquiring;
-			if (!upgrading)
+			bool upgrading = dir->upgrading;
+			if (!upgrading) {
+				if (dir->acquiring)
+					continue;
 				drain(dir);
-			while (dir->users > 0)
+			}
+			while (dir->users > 0 && upgrading == dir->upgrading)
 				g_cond_wait(&dir->cond, &fs->lock);
-			if (dir->lease.mode == MF_LEASE_EXCLUSIVE)
+			if (dir->lease.mode == MF_LEASE_EXCLUSIVE || upgrading != dir->upgrading)
 				continue; /* the upgrade came through meanwhile */
 			r = quit(dir);
 			while (r == -EAGAIN && upgrading && dir->acquiring)
@@ -331,6 +340,8 @@ static void yield(MfFs *fs, void *arg)
 			g_mutex_lock(&fs->lock);
 		}
 	}
+	if (r == 0 && dir->lease.mode != MF_LEASE_EXCLUSIVE)
+		fs->recalls++;
 	dir->yielding = false;
 	dir->draining = false;
 	g_cond_broadcast(&dir->cond);

@@ -154,8 +154,8 @@ static void split(MfFs *fs, void *arg)
 	g_autoptr(GPtrArray) moved = g_ptr_array_new_with_free_func(g_free);
 
 	g_mutex_lock(&fs->lock);
-	/* Every entry in memory, so that the counts of both halves are true. */
-	int r = mf_dir_complete(dir);
+	/* Every entry in memory, so that the counts of both halves are true. Not those of other shards. */
+	int r = mf_shard_complete(shard);
 	bool have_head = r == 0 && mf_shard_claim(head) == 0;
 	bool have = have_head && (shard == head || mf_shard_claim(shard) == 0);
 	/* A gain and its marker must stay in one object. */

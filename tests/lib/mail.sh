@@ -338,7 +338,19 @@ mail_stop_dovecot() {
 }
 
 mail_stop_postfix() {
-	_mail_end "$1/postfix/spool/pid/master.pid" "$1/postfix/etc"
+	local i pids
+	_mail_end "$1/postfix/spool/pid/master.pid" "$1/postfix/etc" || return
+	# One that was about to start when its caller was killed has no such file yet. By its environment or, in the
+	# beginning, by its argument.
+	for ((i = 0; i < 100; i++)); do
+		pids=$({ grep -lzxF -e "MAIL_CONFIG=$1/postfix/etc" -e "$1/postfix/etc" \
+			/proc/[0-9]*/{environ,cmdline} 2>/dev/null || true; } | cut -d / -f 3 | sort -u)
+		[ -n "$pids" ] || return 0
+		# shellcheck disable=SC2086 # a list
+		kill "$([ $i -lt 50 ] && echo -TERM || echo -KILL)" $pids 2>/dev/null || true
+		sleep 0.1
+	done
+	return 1
 }
 
 mail_stop() {

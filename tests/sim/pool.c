@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "tests/sim/pool.h"
 
+#include "store/record.h"
 #include "tests/sim/sched.h"
 
 #include <errno.h>
@@ -932,6 +933,38 @@ static void arrive_watch(struct op *op);
 static void arrive_unwatch(struct op *op);
 static void arrive_notify(struct op *op);
 
+static void log_write(const struct op *op)
+{
+	if (!sched_verbose)
+		return;
+	g_autoptr(GString) keys = g_string_new(NULL);
+	const MfWop *wop = op->wop;
+	for (unsigned i = 0; wop->set_keys && i < wop->set_keys->len; i++)
+		g_string_append_printf(keys, " +%s", (char *)wop->set_keys->pdata[i]);
+	for (unsigned i = 0; wop->rm_keys && i < wop->rm_keys->len; i++)
+		g_string_append_printf(keys, " -%s", (char *)wop->rm_keys->pdata[i]);
+	for (unsigned i = 0; i < wop->steps->len; i++) {
+		const struct wop_step *step = &g_array_index(wop->steps, struct wop_step, i);
+		struct mf_lease_record rec;
+		if (step->kind != WOP_SETXATTR || strcmp(step->name, MF_XATTR_LEASE) != 0 ||
+			mf_lease_record_decode(
+				g_bytes_get_data(step->data, NULL), g_bytes_get_size(step->data), &rec) < 0)
+			continue;
+		static const char *const modes[] = { "none", "shared", "exclusive" };
+		g_string_append_printf(keys, " lease %s, epoch %lx:", modes[MIN(rec.mode, 2)], (unsigned long)rec.epoch);
+		for (unsigned n = 0; n < rec.holders->len; n++)
+			g_string_append_printf(keys, " %u", g_array_index(rec.holders, uint32_t, n));
+		for (unsigned n = 0; n < rec.waiters->len; n++)
+			g_string_append_printf(keys, " (%u)", g_array_index(rec.waiters, uint32_t, n));
+		mf_lease_record_clear(&rec);
+	}
+	sched_log("client %u: write %s: %d%s%s", op->client->id, op->oid, op->answer_result,
+		op->done   ? " (late)"
+		: op->lose ? " (answer lost)"
+			   : "",
+		keys->str);
+}
+
 static void arrived(void *arg)
 {
 	struct op *op = arg;
@@ -961,10 +994,7 @@ static void arrived(void *arg)
 	switch (op->kind) {
 	case OP_WRITE:
 		op->answer_result = apply_write(client, op->which, op->oid, op->wop);
-		sched_log("client %u: write %s: %d%s", client->id, op->oid, op->answer_result,
-			op->done   ? " (late)"
-			: op->lose ? " (answer lost)"
-				   : "");
+		log_write(op);
 		answer(op, op->answer_result);
 		break;
 	case OP_READ:
@@ -1147,6 +1177,12 @@ int mf_pool_open(const struct mf_conf *conf, MfPool **ret_pool, char **ret_error
 	return 0;
 }
 
+int mf_pool_reconnect(MfPool *pool, char **ret_error)
+{
+	*ret_error = g_strdup("not simulated");
+	return -EOPNOTSUPP;
+}
+
 MfPool *mf_pool_close(MfPool *pool)
 {
 	if (!pool)
@@ -1238,6 +1274,7 @@ struct MfWatch {
 	bool lost; /* the OSD does not know it any more */
 	bool unwatched;
 	mf_watch_func func;
+	mf_watch_answer answer;
 	void *arg;
 	Event *tick;
 	gint refs;
@@ -1361,7 +1398,8 @@ static void tick(void *arg)
 	watch->tick = sched_at(sched_now() + SECOND, watch->pool->life, true, tick, watch);
 }
 
-int mf_watch_new(MfPool *pool, const char *oid, unsigned timeout_s, mf_watch_func func, void *arg, MfWatch **ret_watch)
+int mf_watch_new(MfPool *pool, const char *oid, unsigned timeout_s, mf_watch_func func, mf_watch_answer tell, void *arg,
+	MfWatch **ret_watch)
 {
 	struct op *op = op_new(pool, OP_WATCH, MF_POOL_META, oid);
 	MfWatch *watch = g_new0(MfWatch, 1);
@@ -1371,6 +1409,7 @@ int mf_watch_new(MfPool *pool, const char *oid, unsigned timeout_s, mf_watch_fun
 	watch->oid = g_strdup(oid);
 	watch->timeout_s = timeout_s;
 	watch->func = func;
+	watch->answer = tell;
 	watch->arg = arg;
 	op->watch = watch;
 	op->cookie = ++next_cookie;
@@ -1433,6 +1472,7 @@ struct notify {
 	GPtrArray *waiting; /* registrations that have not answered */
 	unsigned alive;
 	GBytes *data;
+	GBytes *answer; /* the first one; NULL: none yet */
 	unsigned timeout_s;
 	bool finished;
 	Event *deadline;
@@ -1446,6 +1486,7 @@ static void notify_unref(struct notify *notify)
 	if (--notify->refs > 0)
 		return;
 	g_bytes_unref(notify->data);
+	g_clear_pointer(&notify->answer, g_bytes_unref);
 	g_ptr_array_unref(notify->waiting);
 	g_free(notify);
 }
@@ -1484,6 +1525,7 @@ static void notify_forget(struct registration *reg)
 struct ack {
 	struct notify *notify;
 	struct registration *reg;
+	GBytes *answer;
 };
 
 static void acked(void *arg)
@@ -1494,10 +1536,13 @@ static void acked(void *arg)
 	if (ack->reg->client->cut_until <= sched_now() && !notify->finished &&
 		g_ptr_array_remove(notify->waiting, ack->reg)) {
 		notify->alive++;
+		if (!notify->answer)
+			notify->answer = g_steal_pointer(&ack->answer);
 		if (notify->waiting->len == 0)
 			notify_finish(notify);
 	}
 	notify_unref(notify);
+	g_clear_pointer(&ack->answer, g_bytes_unref);
 	g_free(ack);
 }
 
@@ -1517,7 +1562,9 @@ static void *notifier(void *arg)
 			struct ack *ack = g_new(struct ack, 1);
 			pool->notifying = d->watch;
 			sched_yield_maybe();
-			*ack = (struct ack){ d->notify, d->reg };
+			*ack = (struct ack){ d->notify, d->reg, NULL };
+			if (g_bytes_get_size(d->notify->data) == 0 && d->watch->answer)
+				ack->answer = d->watch->answer(d->watch->arg);
 			d->notify->refs++;
 			sched_at(sched_now() + hop(), SCHED_WORLD, false, acked, ack);
 			if (g_bytes_get_size(d->notify->data) > 0)
@@ -1615,10 +1662,16 @@ void mf_pool_send(
 	sched_yield_maybe();
 }
 
-int mf_pool_ping(MfPool *pool, const char *oid, unsigned timeout_s, unsigned *ret_alive, unsigned *ret_silent)
+int mf_pool_ask(MfPool *pool, const char *oid, unsigned timeout_s, GBytes **ret_answer, unsigned *ret_alive,
+	unsigned *ret_silent)
 {
 	struct op *op = notify_new(pool, oid, timeout_s, NULL, 0);
+	struct notify *notify = op->notify;
+
+	notify->refs++;
 	int r = execute(op);
+	*ret_answer = g_steal_pointer(&notify->answer);
+	notify_unref(notify);
 
 	*ret_alive = op->alive;
 	*ret_silent = op->silent;
@@ -1626,6 +1679,13 @@ int mf_pool_ping(MfPool *pool, const char *oid, unsigned timeout_s, unsigned *re
 		*ret_silent = 0;
 	op_unref(op);
 	return r;
+}
+
+int mf_pool_ping(MfPool *pool, const char *oid, unsigned timeout_s, unsigned *ret_alive, unsigned *ret_silent)
+{
+	g_autoptr(GBytes) answer = NULL;
+
+	return mf_pool_ask(pool, oid, timeout_s, &answer, ret_alive, ret_silent);
 }
 
 /* ---- monitors ---- */

@@ -46,6 +46,7 @@ struct Fibre {
 	unsigned ready_at; /* index in ready */
 	unsigned stack;
 	Fibre *all_next, *all_prev;
+	void *local;
 	jmp_buf context;
 };
 
@@ -340,6 +341,11 @@ void *sched_join(Fibre *fibre)
 Fibre *sched_current(void)
 {
 	return current;
+}
+
+void **sched_local(void)
+{
+	return &sched_current()->local;
 }
 
 int sched_life(void)

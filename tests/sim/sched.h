@@ -59,6 +59,8 @@ void sched_set_limit(int64_t us);
 Fibre *sched_spawn(int life, const char *name, void *(*func)(void *), void *arg, bool joinable);
 void *sched_join(Fibre *fibre);
 Fibre *sched_current(void);
+/* A pointer of the current fibre's own. */
+void **sched_local(void);
 int sched_life(void);
 /* Waits to be woken. False: @until (-1: never) came first. */
 bool sched_wait(struct waitq *queue, const char *why, const void *what, int64_t until);

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "tests/sim/world.h"
 
+#include "tests/sim/kernel.h"
+
 #include "locking/filelock.h"
 #include "store/keys.h"
 
@@ -15,6 +17,7 @@
 #define COUNTERS 2
 #define DIRS 3
 #define DOTLOCKS 2
+#define SLOTS 2
 #define BODY_MAX 12000
 
 static const struct mf_cred cred = { 1000, 1000, 100 };
@@ -29,7 +32,7 @@ struct message {
 
 static struct message messages[MESSAGES_MAX];
 static unsigned n_messages;
-static Register *counters[COUNTERS], *dirs[DIRS], *dotlocks[DOTLOCKS];
+static Register *counters[COUNTERS], *dirs[DIRS], *dotlocks[DOTLOCKS], *slots[SLOTS];
 static const struct client *holders[COUNTERS]; /* of the locks */
 static int holder_life[COUNTERS];
 static int next_value = 100;
@@ -39,67 +42,7 @@ uint64_t workload_calls(void)
 	return calls;
 }
 
-/* ---- the kernel ---- */
-
-struct inode_lock {
-	uint64_t ino;
-	bool writer;
-	unsigned readers;
-};
-
-static struct inode_lock *inode_lock(struct node *node, uint64_t ino)
-{
-	struct inode_lock *lock = g_hash_table_lookup(node->inode_locks, &ino);
-
-	if (!lock) {
-		lock = g_new0(struct inode_lock, 1);
-		lock->ino = ino;
-		g_hash_table_insert(node->inode_locks, &lock->ino, lock);
-	}
-	return lock;
-}
-
-static void lock_inode(struct node *node, uint64_t ino, bool writer)
-{
-	struct inode_lock *lock = inode_lock(node, ino);
-
-	while (lock->writer || (writer && lock->readers > 0))
-		sched_wait(&node->inode_waiters, "an inode's lock", lock, -1);
-	if (writer)
-		lock->writer = true;
-	else
-		lock->readers++;
-}
-
-static void unlock_inode(struct node *node, uint64_t ino, bool writer)
-{
-	struct inode_lock *lock = inode_lock(node, ino);
-
-	if (writer)
-		lock->writer = false;
-	else
-		lock->readers--;
-	sched_wake_all(&node->inode_waiters);
-}
-
-/* Two parents, in the order of their numbers. */
-static void lock_two(struct node *node, uint64_t a, uint64_t b)
-{
-	if (a != b) {
-		lock_inode(node, 0, true); /* one rename between directories at a time */
-		lock_inode(node, MIN(a, b), true);
-	}
-	lock_inode(node, MAX(a, b), true);
-}
-
-static void unlock_two(struct node *node, uint64_t a, uint64_t b)
-{
-	unlock_inode(node, MAX(a, b), true);
-	if (a != b) {
-		unlock_inode(node, MIN(a, b), true);
-		unlock_inode(node, 0, true);
-	}
-}
+/* ---- calls ---- */
 
 /* What every request asks first: mf_session_begin(). */
 static int begin(struct client *client)
@@ -116,18 +59,6 @@ static int begin(struct client *client)
 	return r;
 }
 
-static void looked_up(struct client *client, uint64_t ino)
-{
-	g_array_append_val(client->lookups, ino);
-}
-
-static void forget_all(struct client *client)
-{
-	for (unsigned i = 0; i < client->lookups->len; i++)
-		mf_fs_forget(client->node->fs, g_array_index(client->lookups, uint64_t, i), 1);
-	g_array_set_size(client->lookups, 0);
-}
-
 /* The cluster does not answer, or this mount is over: says nothing of the call. */
 static bool is_trouble(int r)
 {
@@ -136,18 +67,23 @@ static bool is_trouble(int r)
 
 static int lookup(struct client *client, uint64_t parent, const char *name, uint64_t *ret_ino)
 {
+	struct node *node = client->node;
 	struct mf_stat st;
-	int r = begin(client);
 
+	if (kernel_find(client, parent, name, ret_ino))
+		return 0;
+	int r = begin(client);
 	if (r < 0)
 		return r;
-	lock_inode(client->node, parent, false);
-	r = mf_fs_lookup(client->node->fs, parent, name, &st);
-	unlock_inode(client->node, parent, false);
+	kernel_lock(node, parent, false);
+	r = mf_fs_lookup(node->fs, parent, name, &st);
 	if (r == 0) {
-		looked_up(client, st.ino);
+		kernel_entry(client, parent, name, &st);
 		*ret_ino = st.ino;
+	} else {
+		kernel_drop(node, parent, name);
 	}
+	kernel_unlock(node, parent, false);
 	return r;
 }
 
@@ -220,6 +156,20 @@ static struct message *some_message(void)
 	return NULL;
 }
 
+/* close(2): FLUSH and RELEASE. */
+static void close_file(struct client *client, MfHandle *handle)
+{
+	struct node *node = client->node;
+	g_autoptr(GArray) done = mf_filelock_done_new();
+
+	mf_fs_drop_locks(node->fs, mf_handle_ino(handle), client->id + 1, done);
+	kernel_answer_locks(done);
+	g_array_set_size(done, 0);
+	sched_yield_maybe();
+	mf_fs_release(node->fs, handle, done);
+	kernel_answer_locks(done);
+}
+
 /* A message in tmp, durable. */
 static int write_message(struct client *client, struct message *m, const char *name, uint64_t tmp, uint64_t *ret_ino)
 {
@@ -230,14 +180,15 @@ static int write_message(struct client *client, struct message *m, const char *n
 
 	if (r < 0)
 		return r;
-	lock_inode(node, tmp, true);
+	kernel_lock(node, tmp, true);
 	r = mf_fs_create(node->fs, tmp, name, S_IFREG | 0600, O_WRONLY | O_CREAT | O_EXCL, &cred, &st, &handle);
-	unlock_inode(node, tmp, true);
+	if (r == 0)
+		kernel_entry(client, tmp, name, &st);
+	kernel_unlock(node, tmp, true);
 	if (r < 0) {
 		unexpected(client, "create in tmp", r);
 		return r;
 	}
-	looked_up(client, st.ino);
 	*ret_ino = st.ino;
 	g_autofree char *body = g_malloc(m->size + 1);
 	fill(m->body, body, m->size);
@@ -256,8 +207,7 @@ static int write_message(struct client *client, struct message *m, const char *n
 		r = begin(client);
 	if (r == 0)
 		r = mf_fs_fsync(node->fs, st.ino);
-	g_autoptr(GArray) done = mf_filelock_done_new();
-	mf_fs_release(node->fs, handle, done);
+	close_file(client, handle);
 	if (r < 0)
 		unexpected(client, "writing in tmp", r);
 	return r;
@@ -269,13 +219,15 @@ static int unlink_in(struct client *client, uint64_t parent, uint64_t ino, const
 
 	if (r < 0)
 		return r;
-	lock_inode(client->node, parent, true);
+	kernel_lock(client->node, parent, true);
 	if (ino)
-		lock_inode(client->node, ino, true);
+		kernel_lock(client->node, ino, true);
 	r = mf_fs_unlink(client->node->fs, parent, name);
+	if (r == 0)
+		kernel_drop(client->node, parent, name);
 	if (ino)
-		unlock_inode(client->node, ino, true);
-	unlock_inode(client->node, parent, true);
+		kernel_unlock(client->node, ino, true);
+	kernel_unlock(client->node, parent, true);
 	return r;
 }
 
@@ -311,13 +263,13 @@ static int deliver(struct client *client, bool by_link)
 		return r;
 	Call *call = check_invoke(m->reg, CALL_CREATE, state, 0);
 	if (by_link) {
-		lock_inode(node, to, true);
-		lock_inode(node, ino, true);
+		kernel_lock(node, to, true);
+		kernel_lock(node, ino, true);
 		r = mf_fs_link(node->fs, ino, to, name, &st);
-		unlock_inode(node, ino, true);
-		unlock_inode(node, to, true);
 		if (r == 0)
-			looked_up(client, st.ino);
+			kernel_entry(client, to, name, &st);
+		kernel_unlock(node, ino, true);
+		kernel_unlock(node, to, true);
 		check_return(call, outcome(r));
 		if (r == 0)
 			check_durable(m->reg, check_moment());
@@ -325,11 +277,11 @@ static int deliver(struct client *client, bool by_link)
 		if (r == 0 && unlink_in(client, tmp, ino, name) < 0)
 			return 0;
 	} else {
-		lock_two(node, tmp, to);
-		lock_inode(node, ino, true);
+		kernel_lock_two(node, tmp, to);
+		kernel_lock(node, ino, true);
 		r = mf_fs_rename(node->fs, tmp, name, to, name, 0);
-		unlock_inode(node, ino, true);
-		unlock_two(node, tmp, to);
+		kernel_unlock(node, ino, true);
+		kernel_unlock_two(node, tmp, to);
 		check_return(call, outcome(r));
 		if (r == 0 && sched_chance(8000)) {
 			uint64_t moment = check_moment();
@@ -379,11 +331,11 @@ static int move(struct client *client, bool far)
 	if (r < 0)
 		return is_trouble(r) ? r : 0;
 	Call *call = check_invoke(m->reg, CALL_MOVE, state, next);
-	lock_two(node, from, to);
-	lock_inode(node, ino, true);
+	kernel_lock_two(node, from, to);
+	kernel_lock(node, ino, true);
 	r = mf_fs_rename(node->fs, from, from_name, to, to_name, 0);
-	unlock_inode(node, ino, true);
-	unlock_two(node, from, to);
+	kernel_unlock(node, ino, true);
+	kernel_unlock_two(node, from, to);
 	check_return(call, outcome(r));
 	if (r < 0 && r != -ENOENT)
 		unexpected(client, "rename", r);
@@ -426,13 +378,13 @@ static int copy(struct client *client)
 	m->reg = check_register(label, CK_ABSENT);
 	message_name(m->id, next, to_name);
 	Call *call = check_invoke(m->reg, CALL_CREATE, next, 0);
-	lock_inode(node, to, true);
-	lock_inode(node, ino, true);
+	kernel_lock(node, to, true);
+	kernel_lock(node, ino, true);
 	r = mf_fs_link(node->fs, ino, to, to_name, &st);
-	unlock_inode(node, ino, true);
-	unlock_inode(node, to, true);
 	if (r == 0)
-		looked_up(client, st.ino);
+		kernel_entry(client, to, to_name, &st);
+	kernel_unlock(node, ino, true);
+	kernel_unlock(node, to, true);
 	/* The source may be gone since it was found. */
 	check_return(call, r == -ENOENT ? CK_FAILED : outcome(r));
 	/* Only a link out of tmp is durable by itself. */
@@ -482,14 +434,17 @@ static int read_body(struct client *client, const struct message *m, uint64_t in
 			unexpected(client, "open", r);
 		return is_trouble(r) ? r : 0;
 	}
-	ssize_t n = mf_fs_read(client->node->fs, handle, got, m->size + 1, 0);
+	/* It may be removed meanwhile, here or elsewhere. */
+	if (sched_chance(3000))
+		sched_sleep(sched_between(0, 2000000));
+	r = begin(client);
+	ssize_t n = r < 0 ? r : mf_fs_read(client->node->fs, handle, got, m->size + 1, 0);
 	fill(m->body, want, m->size);
 	if (n >= 0 && ((size_t)n != m->size || memcmp(got, want, m->size) != 0))
 		sched_fail("message %u: %zd bytes, not the %zu that were written", m->id, n, m->size);
 	if (n < 0)
 		unexpected(client, "read", (int)n);
-	g_autoptr(GArray) done = mf_filelock_done_new();
-	mf_fs_release(client->node->fs, handle, done);
+	close_file(client, handle);
 	return n < 0 ? (int)n : 0;
 }
 
@@ -548,9 +503,9 @@ static int list(struct client *client, unsigned dir)
 		return r;
 	for (unsigned i = 0; i < n; i++)
 		seen[i] = check_invoke(messages[i].reg, CALL_SEE, (int)dir + 1, 0);
-	lock_inode(node, ino, false);
+	kernel_lock(node, ino, false);
 	r = mf_fs_list(node->fs, ino, &listing);
-	unlock_inode(node, ino, false);
+	kernel_unlock(node, ino, false);
 	for (uint64_t i = 0; r == 0 && mf_listing_get(listing, i, &item); i++) {
 		unsigned id;
 		int end = 0, flags = 0;
@@ -578,56 +533,46 @@ static int list(struct client *client, unsigned dir)
 
 /* ---- counters under a lock ---- */
 
-struct wait {
-	bool done;
-	int result;
-	struct waitq queue;
-};
-
-static void answer_all(GArray *done)
-{
-	for (unsigned i = 0; i < done->len; i++) {
-		struct mf_filelock_done *d = &g_array_index(done, struct mf_filelock_done, i);
-		struct wait *wait = d->cookie;
-		if (wait->done)
-			sched_fail("a lock request is answered twice");
-		wait->done = true;
-		wait->result = d->result;
-		sched_wake_all(&wait->queue);
-	}
-}
-
-/* The one place that knows how locks are asked for (fuse/op-lock.c). */
-static int set_lock(struct client *client, MfHandle *handle, enum mf_filelock_type type)
+/* As fuse/op-lock.c asks. */
+static int set_lock(struct client *client, MfHandle *handle, enum mf_filelock_space space, enum mf_filelock_type type)
 {
 	struct node *node = client->node;
+	bool flock = space == MF_FILELOCK_FLOCK;
 	struct mf_filelock request = {
 		.ino = mf_handle_ino(handle),
-		.owner = client->id + 1,
+		.owner = flock ? (uint64_t)(uintptr_t)handle : client->id + 1,
 		.fh = (uint64_t)(uintptr_t)handle,
-		.incarnation = mf_node_incarnation(node->node),
 		.pid = (int32_t)client->id + 1,
-		.space = MF_FILELOCK_POSIX,
+		.space = space,
 		.type = type,
 		.start = 0,
 		.end = INT64_MAX,
 	};
 	g_autoptr(GArray) done = mf_filelock_done_new();
+	bool park = type != MF_FILELOCK_UNLOCK;
 	struct wait *wait = g_new0(struct wait, 1);
-	int r = type == MF_FILELOCK_UNLOCK ? 0 : begin(client);
+	int r = park ? begin(client) : 0;
 
 	if (r < 0)
 		return r;
-	if (type == MF_FILELOCK_UNLOCK)
-		r = mf_filelock_set(mf_fs_lock(node->fs), &request, done);
-	else
-		r = mf_filelock_wait(mf_fs_lock(node->fs), &request, wait, done);
-	mf_fs_unlock(node->fs);
-	answer_all(done);
+	r = mf_fs_set_lock(node->fs, &request, park ? wait : NULL, done);
+	kernel_answer_locks(done);
 	if (r != MF_FILELOCK_PARKED)
 		return r;
-	while (!wait->done)
-		sched_wait(&wait->queue, "a file lock", wait, -1);
+	/* A signal comes now and then, and when nobody would answer any more. */
+	int64_t signal = sched_chance(2000) ? sched_now() + sched_between(0, 5000000) : -1;
+	while (!wait->done) {
+		sched_wait(&wait->queue, "a file lock", wait,
+			signal >= 0 ? signal : sched_now() + 1000000);
+		bool due = signal >= 0 && sched_now() >= signal;
+		if (wait->done || wait->interrupted || !(due || mf_node_is_fenced(node->node)))
+			continue;
+		wait->interrupted = true;
+		signal = -1;
+		g_array_set_size(done, 0);
+		mf_fs_cancel_lock(node->fs, wait, done);
+		kernel_answer_locks(done);
+	}
 	return wait->result;
 }
 
@@ -647,7 +592,7 @@ static int open_in(struct client *client, const char *dir, const char *name, MfH
 	return r;
 }
 
-static int read_value(struct client *client, Register *reg, MfHandle *handle)
+static int read_value(struct client *client, Register *reg, MfHandle *handle, int *ret_value)
 {
 	int value = 0;
 	int r = begin(client);
@@ -659,6 +604,7 @@ static int read_value(struct client *client, Register *reg, MfHandle *handle)
 	check_return(call, n < 0 ? CK_UNKNOWN : n == sizeof(value) ? value : 0);
 	if (n < 0)
 		unexpected(client, check_name(reg), (int)n);
+	*ret_value = value;
 	return n < 0 ? (int)n : 0;
 }
 
@@ -673,7 +619,9 @@ static int count(struct client *client)
 	int r = open_in(client, "p", name, &handle);
 	if (r < 0)
 		return r;
-	r = set_lock(client, handle, MF_FILELOCK_WRITE);
+	enum mf_filelock_space space = i % 2 ? MF_FILELOCK_FLOCK : MF_FILELOCK_POSIX;
+	int last = 0;
+	r = set_lock(client, handle, space, MF_FILELOCK_WRITE);
 	if (r == 0) {
 		/* A mount that is over may believe what it likes: it can change nothing any more. */
 		bool valid = !check_life_is_lost(node->life);
@@ -683,11 +631,11 @@ static int count(struct client *client)
 			holders[i] = client;
 			holder_life[i] = node->life;
 		}
-		r = read_value(client, counters[i], handle);
+		r = read_value(client, counters[i], handle, &last);
 		if (r == 0)
 			r = begin(client);
 		if (r == 0) {
-			int value = ++next_value;
+			int value = last = ++next_value;
 			Call *call = check_invoke(counters[i], CALL_WRITE, value, 0);
 			ssize_t n = mf_fs_write(node->fs, handle, &value, sizeof(value), 0, O_RDWR, 1000);
 			check_return(call, n == sizeof(value) ? 0 : CK_UNKNOWN);
@@ -703,18 +651,22 @@ static int count(struct client *client)
 			if (r == 0 && !check_life_is_lost(node->life))
 				check_durable(counters[i], moment);
 		}
+		int again = last;
 		if (r == 0)
-			r = read_value(client, counters[i], handle);
+			r = read_value(client, counters[i], handle, &again);
+		/* Also what the register allows: somebody else's change that was never answered. */
+		if (r == 0 && again != last && valid && !check_life_is_lost(node->life))
+			sched_fail("%s: %d became %d under the lock", name, last, again);
 		if (holders[i] == client && holder_life[i] == node->life)
 			holders[i] = NULL;
 		if (sched_chance(7000))
-			set_lock(client, handle, MF_FILELOCK_UNLOCK);
+			set_lock(client, handle, space, MF_FILELOCK_UNLOCK);
+	} else if (r == -EINTR) {
+		r = 0; /* the signal */
 	} else {
 		unexpected(client, "lock", r);
 	}
-	g_autoptr(GArray) done = mf_filelock_done_new();
-	mf_fs_release(node->fs, handle, done);
-	answer_all(done);
+	close_file(client, handle);
 	return r;
 }
 
@@ -723,15 +675,14 @@ static int peek(struct client *client)
 	unsigned i = sched_below(COUNTERS);
 	char name[32];
 	MfHandle *handle;
+	int value;
 
 	snprintf(name, sizeof(name), "count%u", i);
 	int r = open_in(client, "p", name, &handle);
 	if (r < 0)
 		return r;
-	r = read_value(client, counters[i], handle);
-	g_autoptr(GArray) done = mf_filelock_done_new();
-	mf_fs_release(client->node->fs, handle, done);
-	answer_all(done);
+	r = read_value(client, counters[i], handle, &value);
+	close_file(client, handle);
 	return r;
 }
 
@@ -762,17 +713,19 @@ static int toggle_dir(struct client *client)
 	if (r < 0)
 		return r;
 	Call *call = check_invoke(dirs[i], make ? CALL_CREATE : CALL_CLEAR, 1, 0);
-	lock_inode(node, parent, true);
+	kernel_lock(node, parent, true);
 	if (make) {
 		r = mf_fs_mkdir(node->fs, parent, name, S_IFDIR | 0700, &cred, &st);
 		if (r == 0)
-			looked_up(client, st.ino);
+			kernel_entry(client, parent, name, &st);
 	} else {
-		lock_inode(node, ino, true);
+		kernel_lock(node, ino, true);
 		r = mf_fs_rmdir(node->fs, parent, name);
-		unlock_inode(node, ino, true);
+		if (r == 0)
+			kernel_drop(node, parent, name);
+		kernel_unlock(node, ino, true);
 	}
-	unlock_inode(node, parent, true);
+	kernel_unlock(node, parent, true);
 	check_return(call, outcome(r));
 	if (r < 0 && r != -ENOENT && r != -EEXIST)
 		unexpected(client, make ? "mkdir" : "rmdir", r);
@@ -796,14 +749,14 @@ static int dotlock(struct client *client)
 		return r;
 	int mine = ++next_value;
 	Call *call = check_invoke(dotlocks[i], CALL_CREATE, mine, 0);
-	lock_inode(node, parent, true);
+	kernel_lock(node, parent, true);
 	r = mf_fs_create(node->fs, parent, name, S_IFREG | 0600, O_WRONLY | O_CREAT | O_EXCL, &cred, &st, &handle);
-	unlock_inode(node, parent, true);
+	if (r == 0)
+		kernel_entry(client, parent, name, &st);
+	kernel_unlock(node, parent, true);
 	check_return(call, outcome(r));
 	if (r == 0) {
-		looked_up(client, st.ino);
-		g_autoptr(GArray) done = mf_filelock_done_new();
-		mf_fs_release(node->fs, handle, done);
+		close_file(client, handle);
 		if (sched_chance(5000))
 			sched_sleep(sched_between(0, 1500000));
 		call = check_invoke(dotlocks[i], CALL_CLEAR, 0, 0); /* or that of who broke ours */
@@ -820,6 +773,163 @@ static int dotlock(struct client *client)
 	return is_trouble(r) ? r : 0;
 }
 
+/* Which of them are there. */
+static int list_dirs(struct client *client)
+{
+	struct node *node = client->node;
+	Call *test[DIRS];
+	int seen[DIRS] = { 0 };
+	MfListing *listing;
+	struct mf_listed item;
+	uint64_t ino;
+	int r = walk(client, "d", &ino);
+
+	if (r == 0)
+		r = begin(client);
+	if (r < 0)
+		return r;
+	for (unsigned i = 0; i < DIRS; i++)
+		test[i] = check_invoke(dirs[i], CALL_TEST, 0, 0);
+	kernel_lock(node, ino, false);
+	r = mf_fs_list(node->fs, ino, &listing);
+	kernel_unlock(node, ino, false);
+	for (uint64_t k = 0; r == 0 && mf_listing_get(listing, k, &item); k++) {
+		unsigned i;
+		if (sscanf(item.name, "x%u", &i) == 1 && i < DIRS && seen[i]++ > 0)
+			sched_fail("%s is listed twice", item.name);
+	}
+	for (unsigned i = 0; i < DIRS; i++)
+		check_return(test[i], r < 0 ? CK_UNKNOWN : seen[i]);
+	if (r < 0)
+		unexpected(client, "listing d", r);
+	else
+		mf_listing_free(listing);
+	return r;
+}
+
+/* ---- files that are replaced ---- */
+
+/* A new one under another name, moved over the old one. */
+static int replace(struct client *client)
+{
+	struct node *node = client->node;
+	unsigned i = sched_below(SLOTS);
+	int value = ++next_value;
+	char name[32], new_name[32];
+	uint64_t parent, old = 0;
+	MfHandle *handle;
+	struct mf_stat st;
+
+	snprintf(name, sizeof(name), "slot%u", i);
+	snprintf(new_name, sizeof(new_name), "slot%u.%d", i, value);
+	int r = walk(client, "p", &parent);
+	if (r == 0)
+		r = begin(client);
+	if (r < 0)
+		return r;
+	kernel_lock(node, parent, true);
+	r = mf_fs_create(node->fs, parent, new_name, S_IFREG | 0600, O_WRONLY | O_CREAT | O_EXCL, &cred, &st, &handle);
+	if (r == 0)
+		kernel_entry(client, parent, new_name, &st);
+	kernel_unlock(node, parent, true);
+	if (r < 0) {
+		unexpected(client, new_name, r);
+		return r;
+	}
+	uint64_t ino = st.ino;
+	r = begin(client);
+	if (r == 0) {
+		ssize_t n = mf_fs_write(node->fs, handle, &value, sizeof(value), 0, O_WRONLY, 1000);
+		r = n < 0 ? (int)n : 0;
+	}
+	close_file(client, handle);
+	if (r == 0) {
+		r = lookup(client, parent, name, &old);
+		if (r == -ENOENT)
+			r = 0;
+	}
+	if (r == 0)
+		r = begin(client);
+	if (r < 0) {
+		unexpected(client, new_name, r);
+		return r;
+	}
+	Call *call = check_invoke(slots[i], CALL_WRITE, value, 0);
+	kernel_lock_two(node, parent, parent);
+	kernel_lock(node, ino, true);
+	if (old && old != ino)
+		kernel_lock(node, old, true);
+	r = mf_fs_rename(node->fs, parent, new_name, parent, name, 0);
+	if (r == 0) {
+		kernel_drop(node, parent, name);
+		kernel_drop(node, parent, new_name);
+	}
+	if (old && old != ino)
+		kernel_unlock(node, old, true);
+	kernel_unlock(node, ino, true);
+	kernel_unlock_two(node, parent, parent);
+	check_return(call, outcome(r));
+	if (r < 0)
+		unexpected(client, name, r);
+	else if (sched_chance(3000)) {
+		uint64_t moment = check_moment();
+		r = begin(client);
+		if (r == 0)
+			r = mf_fs_fsyncdir(node->fs, parent);
+		if (r == 0 && !check_life_is_lost(node->life))
+			check_durable(slots[i], moment);
+	}
+	return r;
+}
+
+/* What was opened stays as it was, whatever its name leads to by now. */
+static int read_slot(struct client *client)
+{
+	struct node *node = client->node;
+	unsigned i = sched_below(SLOTS);
+	int value = 0, again = 0;
+	char name[32];
+	uint64_t parent, ino;
+	MfHandle *handle;
+
+	snprintf(name, sizeof(name), "slot%u", i);
+	int r = walk(client, "p", &parent);
+	if (r < 0)
+		return r;
+	Call *call = check_invoke(slots[i], CALL_READ, 0, 0);
+	r = lookup(client, parent, name, &ino);
+	if (r == -ENOENT) {
+		check_return(call, CK_ABSENT);
+		return 0;
+	}
+	if (r == 0)
+		r = begin(client);
+	if (r == 0)
+		r = mf_fs_open_file(node->fs, ino, O_RDONLY, &handle);
+	if (r < 0) {
+		check_return(call, CK_UNKNOWN);
+		/* It may be gone since it was found. */
+		if (r != -ENOENT && r != -ESTALE)
+			unexpected(client, name, r);
+		return is_trouble(r) ? r : 0;
+	}
+	ssize_t n = mf_fs_read(node->fs, handle, &value, sizeof(value), 0);
+	check_return(call, n == sizeof(value) ? value : CK_UNKNOWN);
+	if (n >= 0 && n != sizeof(value) && !check_life_is_lost(node->life))
+		sched_fail("%s: %zd bytes", name, n);
+	if (n == sizeof(value) && sched_chance(5000)) {
+		sched_sleep(sched_between(0, 3000000));
+		r = begin(client);
+		n = r < 0 ? r : mf_fs_read(node->fs, handle, &again, sizeof(again), 0);
+		if (n >= 0 && again != value && !check_life_is_lost(node->life))
+			sched_fail("%s: %d became %d (%zd bytes) while it was open", name, value, again, n);
+	}
+	if (n < 0)
+		unexpected(client, name, (int)n);
+	close_file(client, handle);
+	return n < 0 ? (int)n : 0;
+}
+
 /* ---- a day's work ---- */
 
 int workload_step(struct client *client)
@@ -828,31 +938,37 @@ int workload_step(struct client *client)
 	unsigned what = sched_below(100);
 	int r;
 
-	if (what < 18)
+	if (what < 16)
 		r = deliver(client, true);
-	else if (what < 30)
+	else if (what < 26)
 		r = deliver(client, false);
-	else if (what < 48)
+	else if (what < 42)
 		r = move(client, false);
-	else if (what < 52)
+	else if (what < 46)
 		r = move(client, true);
-	else if (what < 54)
+	else if (what < 48)
 		r = copy(client);
-	else if (what < 60)
+	else if (what < 54)
 		r = expunge(client);
-	else if (what < 70)
+	else if (what < 63)
 		r = list(client, sched_below(plan.maildirs * 2));
-	else if (what < 80)
+	else if (what < 71)
 		r = (m = some_message()) ? look(client, m) : 0;
-	else if (what < 88)
+	else if (what < 79)
 		r = count(client);
-	else if (what < 91)
+	else if (what < 82)
 		r = peek(client);
-	else if (what < 96)
+	else if (what < 87)
 		r = toggle_dir(client);
+	else if (what < 89)
+		r = list_dirs(client);
+	else if (what < 93)
+		r = replace(client);
+	else if (what < 97)
+		r = read_slot(client);
 	else
 		r = dotlock(client);
-	forget_all(client);
+	kernel_put_all(client);
 	return r;
 }
 
@@ -865,6 +981,7 @@ static uint64_t must_mkdir(struct node *node, uint64_t parent, const char *name)
 
 	if (r < 0)
 		sched_fail("mkdir %s: %s", name, strerror(-r));
+	mf_fs_answered(node->fs, &st);
 	return st.ino;
 }
 
@@ -889,6 +1006,7 @@ void workload_setup(struct node *node)
 		int r = mf_fs_create(node->fs, plain, name, S_IFREG | 0600, O_WRONLY | O_CREAT, &cred, &st, &handle);
 		if (r < 0 || mf_fs_write(node->fs, handle, &value, sizeof(value), 0, O_WRONLY, 0) != sizeof(value))
 			sched_fail("cannot make %s", name);
+		mf_fs_answered(node->fs, &st);
 		g_autoptr(GArray) done = mf_filelock_done_new();
 		mf_fs_release(node->fs, handle, done);
 		counters[i] = check_register(name, value);
@@ -900,6 +1018,10 @@ void workload_setup(struct node *node)
 	for (unsigned i = 0; i < DOTLOCKS; i++) {
 		snprintf(name, sizeof(name), "file%u.lock", i);
 		dotlocks[i] = check_register(name, CK_ABSENT);
+	}
+	for (unsigned i = 0; i < SLOTS; i++) {
+		snprintf(name, sizeof(name), "slot%u", i);
+		slots[i] = check_register(name, CK_ABSENT);
 	}
 }
 
@@ -920,6 +1042,7 @@ static void collect(struct node *node, uint64_t dir)
 		r = mf_fs_lookup(node->fs, dir, item.name, &st);
 		if (r < 0)
 			sched_fail("'%s' is listed and cannot be looked up: %s", item.name, strerror(-r));
+		mf_fs_answered(node->fs, &st);
 		if (st.ino != item.ino)
 			sched_fail("'%s' is listed as another inode", item.name);
 		uint64_t *ino = g_new(uint64_t, 1);
@@ -945,19 +1068,19 @@ void workload_verify(struct node *node)
 		r = list(&client, i);
 	for (unsigned i = 0; r == 0 && i < n_messages; i++) {
 		r = look(&client, &messages[i]);
-		forget_all(&client);
+		kernel_put_all(&client);
 	}
 	for (unsigned i = 0; r == 0 && i < COUNTERS; i++) {
 		MfHandle *handle;
 		snprintf(name, sizeof(name), "count%u", i);
 		r = open_in(&client, "p", name, &handle);
 		if (r == 0) {
-			r = read_value(&client, counters[i], handle);
-			g_autoptr(GArray) done = mf_filelock_done_new();
-			mf_fs_release(node->fs, handle, done);
+			int value;
+			r = read_value(&client, counters[i], handle, &value);
+			close_file(&client, handle);
 		}
 	}
-	forget_all(&client);
+	kernel_put_all(&client);
 	if (r < 0)
 		sched_fail("the last look failed: %s", strerror(-r));
 }

@@ -3,6 +3,7 @@
 
 #include "store/record.h"
 #include "sync/mkfs.h"
+#include "tests/sim/kernel.h"
 #include "tests/sim/wrap.h"
 
 #include <errno.h>
@@ -46,6 +47,8 @@ static int mount_node(struct node *node, char **ret_error)
 		r = mf_fs_open(node->pool, node->node, node->conf, &node->fs, ret_error);
 		if (r < 0)
 			mf_node_leave(node->node, true);
+		else
+			kernel_mounted(node);
 	}
 	if (r < 0 && node->pool)
 		mf_pool_close(node->pool);
@@ -151,8 +154,8 @@ static void start_node(struct node *node)
 	node->fenced = node->ending = false;
 	node->clients = 0;
 	node->budget = sched_between(20, 120);
-	node->ended = node->inode_waiters = (struct waitq){ NULL };
-	node->inode_locks = g_hash_table_new(g_int64_hash, g_int64_equal);
+	node->ended = (struct waitq){ NULL };
+	kernel_start(node);
 	mains++;
 	sched_spawn(node->life, node->name, node_main, node, false);
 }
@@ -280,8 +283,7 @@ static void alone(struct node *node, void *(*func)(void *))
 	node->life = sched_new_life();
 	wrap_set_machine(node->life, (int)node->index);
 	node->fenced = node->ending = false;
-	node->inode_locks = g_hash_table_new(g_int64_hash, g_int64_equal);
-	node->inode_waiters = (struct waitq){ NULL };
+	kernel_start(node);
 	sched_join(sched_spawn(node->life, node->name, func, node, true));
 	node->life = 0;
 }
@@ -309,6 +311,8 @@ static void *driver(void *arg)
 	char *error = NULL;
 	unsigned split = sched_chance(2500) ? 6 : 10000; /* below what a user may set */
 	unsigned op_timeout = sched_between(2, 8) * 1000;
+	unsigned watch_timeout = sched_chance(7000) ? 3 : sched_between(1, 5);
+	unsigned recall_timeout = sched_between(1, 12) * 1000;
 	uint64_t cache = sched_chance(2000) ? 1 << 14 : 64 << 20;
 	bool sync_rename = sched_chance(2000);
 	unsigned interval = sched_chance(7000) ? 1000 : sched_below(3000);
@@ -319,7 +323,8 @@ static void *driver(void *arg)
 		snprintf(node->name, sizeof(node->name), "node%u", i);
 		node->conf = make_conf(node->name);
 		node->conf->op_timeout_ms = op_timeout;
-		node->conf->watch_timeout_s = 3;
+		node->conf->watch_timeout_s = watch_timeout;
+		node->conf->recall_timeout_ms = recall_timeout;
 		node->conf->split_entries = split;
 		node->conf->cache_size = cache;
 		node->conf->sync_rename = sync_rename;

@@ -25,14 +25,16 @@ struct node {
 	unsigned clients;
 	unsigned budget; /* calls until it is unmounted */
 	struct waitq ended;
-	GHashTable *inode_locks; /* as the kernel takes them around the calls */
+	/* its kernel */
+	GHashTable *inode_locks;
 	struct waitq inode_waiters;
+	GHashTable *kinodes, *names;
 };
 
 struct client {
 	struct node *node;
 	unsigned id;
-	GArray *lookups; /* uint64_t: to be forgotten when the call is over */
+	GArray *lookups; /* uint64_t: inodes in use until the call is over */
 };
 
 struct plan {

@@ -171,6 +171,17 @@ void *__wrap_g_thread_join(GThread *thread)
 	return sched_join((Fibre *)thread);
 }
 
+/* The product has one of these. */
+void *__wrap_g_private_get(GPrivate *key)
+{
+	return *sched_local();
+}
+
+void __wrap_g_private_set(GPrivate *key, void *value)
+{
+	*sched_local() = value;
+}
+
 struct pool {
 	GThreadPool public;
 	int max, running;
