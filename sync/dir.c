@@ -827,7 +827,7 @@ MfDentry *mf_dir_add(MfDir *dir, const char *key, MfInode *inode, bool local, ui
 {
 	MfDentry *dentry = dentry_new(dir, key, inode, local, tag);
 
-	if (!local && !mf_inode_is_dir(inode))
+	if ((!local || tag != 0) && !mf_inode_is_dir(inode))
 		inode->nlink++;
 	count_entry(dir, dentry, 1);
 	return dentry;
@@ -838,7 +838,7 @@ bool mf_dir_remove(MfDir *dir, MfDentry *dentry)
 	bool on_disk = false;
 	MfInode *inode = dentry->inode;
 
-	if (!dentry->local && !mf_inode_is_dir(inode))
+	if ((!dentry->local || dentry->tag != 0) && !mf_inode_is_dir(inode))
 		inode->nlink--;
 	count_entry(dir, dentry, -1);
 	g_autofree char *key = g_strdup(dentry->key);
