@@ -3,6 +3,7 @@
 
 #include "locking/stamp.h"
 #include "sync/commit.h"
+#include "sync/dotlock.h"
 #include "sync/file.h"
 #include "sync/hold.h"
 #include "sync/inode.h"
@@ -406,6 +407,7 @@ int mf_dir_attach(MfShard *shard, const struct mf_kv *kv)
 	if (!inode->target)
 		inode->target = g_steal_pointer(&rec.target);
 	dentry_new(dir, kv->key, inode, false, rec.tag);
+	mf_dotlock_seen(dir, kv->key, rec.kind, rec.ino);
 	mf_dirent_clear(&rec);
 	return 0;
 }
@@ -825,7 +827,7 @@ MfDentry *mf_dir_add(MfDir *dir, const char *key, MfInode *inode, bool local, ui
 {
 	MfDentry *dentry = dentry_new(dir, key, inode, local, tag);
 
-	if (!local && !mf_inode_is_dir(inode))
+	if ((!local || tag != 0) && !mf_inode_is_dir(inode))
 		inode->nlink++;
 	count_entry(dir, dentry, 1);
 	return dentry;
@@ -836,7 +838,7 @@ bool mf_dir_remove(MfDir *dir, MfDentry *dentry)
 	bool on_disk = false;
 	MfInode *inode = dentry->inode;
 
-	if (!dentry->local && !mf_inode_is_dir(inode))
+	if ((!dentry->local || dentry->tag != 0) && !mf_inode_is_dir(inode))
 		inode->nlink--;
 	count_entry(dir, dentry, -1);
 	g_autofree char *key = g_strdup(dentry->key);

@@ -223,8 +223,9 @@ int mf_file_load_attr(MfFs *fs, MfInode *inode)
 			inode->file->stored_stripes = MAX(inode->file->stored_stripes, MAX(stripe_count(rec.attr.size), 1));
 		}
 	}
+	/* The kernel may ask for what another node has removed. */
 	if (r == -ENOENT)
-		r = -EIO;
+		r = inode->names || inode->opens > 0 ? -EIO : -ESTALE;
 	if (r == -EIO)
 		g_warning("%s: the attributes of the file cannot be read", oid);
 	mf_inode_unpin(fs, inode);

@@ -147,7 +147,7 @@ void mf_inode_stat(const MfInode *inode, struct mf_stat *ret)
 	unsigned local = 0, named = 0;
 
 	for (const MfDentry *name = inode->names; name; name = name->next_name) {
-		local += name->local;
+		local += name->local && name->tag == 0;
 		named++;
 	}
 	*ret = (struct mf_stat){

@@ -827,9 +827,13 @@ int mf_message_load_attr(MfFs *fs, MfInode *inode)
 	mf_rop_xattrs(rop);
 	mf_refcount_read(rop);
 	mf_inode_pin(inode);
+	/* The kernel may ask for what another node has removed. */
+	bool named = inode->names || inode->opens > 0;
 	g_mutex_unlock(&fs->lock);
 	int r = mf_pool_read(fs->pool, MF_POOL_DATA, oid, rop);
 	int count = r == 0 ? mf_refcount_count(rop) : 0;
+	if (r == -ENOENT && !named)
+		r = -ESTALE;
 	if (r == -ENOENT)
 		r = damaged(fs, inode, 0, "its object is missing");
 	if (r == 0)

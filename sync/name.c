@@ -370,6 +370,10 @@ void mf_name_drop(MfDir *dir, MfDentry *dentry)
 		mf_attr_changed(inode);
 	if (!local)
 		mf_reaper_unlinked(shard, inode, tag, on_disk, last);
+	else if (tag != 0 && inode->opens == 0)
+		mf_name_referenced(fs, inode, dir, NULL, tag);
+	else if (tag != 0)
+		mf_reaper_unlinked(shard, inode, tag, false, last); /* at the last close */
 	else if (last && !inode->published)
 		mf_reaper_unlinked(shard, inode, tag, false, true);
 	else
@@ -559,12 +563,10 @@ int mf_name_reference(MfFs *fs, MfInode *inode, MfDir *dir, uint64_t *ret_tag)
 	if (!inode->linked) {
 		/* From now on what is true of all its names lies with its bytes. */
 		inode->nlink = 0;
-		for (MfDentry *name = inode->names; name; name = name->next_name) {
+		for (MfDentry *name = inode->names; name; name = name->next_name)
 			inode->nlink += !name->local;
-			if (!name->local)
-				mf_dir_dirty_dentry(name);
-		}
 		inode->linked = true;
+		mf_attr_changed(inode);
 	}
 	*ret_tag = tag;
 	return 0;
@@ -684,7 +686,8 @@ static int link_locked(MfFs *fs, MfInode *inode, struct mf_parent *p, const char
 	if (r != -ENOENT)
 		return r;
 	bool first = !inode->published;
-	if (publish && !first) {
+	/* Also for a name in tmp: other nodes do not see that one, and may remove all the others. */
+	if (message && !first) {
 		r = mf_name_reference(fs, inode, p->dir, &tag);
 		if (r < 0)
 			return r;
@@ -701,7 +704,7 @@ static int link_locked(MfFs *fs, MfInode *inode, struct mf_parent *p, const char
 	mf_dir_touch(p->dir, key);
 	if (!local)
 		mf_dir_dirty(p->dir, key, false);
-	if (tag != 0)
+	if (tag != 0 && !local)
 		mf_name_referenced(fs, inode, p->dir, key, tag);
 	if (publish && first)
 		mf_name_publish(fs, inode);

@@ -116,7 +116,8 @@ void mf_opened_closed_elsewhere(MfDir *dir, uint64_t ino, uint32_t incarnation)
 {
 	GArray *list = g_hash_table_lookup(dir->foreign_open, &ino);
 
-	if (dir->lease.mode != MF_LEASE_EXCLUSIVE || !list)
+	/* What is given up changes no more: who takes it reads the records again. */
+	if (dir->lease.mode != MF_LEASE_EXCLUSIVE || dir->draining || !list)
 		return;
 	for (unsigned i = 0; i < list->len; i++) {
 		if (g_array_index(list, uint32_t, i) != incarnation)

@@ -167,7 +167,11 @@ static void start(MfFs *fs, const struct mf_reap_record *rec, MfShard *shard)
 /* Bytes that somebody can still reach: through a descriptor, or a name in tmp that holds no reference of its own. */
 static bool is_held(const MfInode *inode)
 {
-	return inode->opens > 0 || mf_inode_has_local_name(inode);
+	bool held = inode->opens > 0;
+
+	for (const MfDentry *name = inode->names; name; name = name->next_name)
+		held |= name->local && name->tag == 0;
+	return held;
 }
 
 /* The same, through a descriptor on any node. */

@@ -103,7 +103,10 @@ static int commit_all(MfDir *dir)
 			MfShard *shard = dir->shards->pdata[i];
 			if (!mf_commit_is_needed(shard) || dir->passed)
 				continue;
-			shard->seq++; /* times are no change of their own */
+			/* Times are no change of their own. But what is in flight may be the operation that gives the lease up,
+			 * and no other follows that one. */
+			if (!shard->batch)
+				shard->seq++;
 			int r = mf_commit_wait(shard);
 			if (r < 0)
 				return r;

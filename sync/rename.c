@@ -181,13 +181,22 @@ static int rename_one(struct op *op)
 	bool local = op->from->local && mf_dir_holds_messages(op->dst.dir, op->dst.space) &&
 		     op->dst.space == MF_SPACE_TMP;
 	bool publish = op->from->local && !local;
-	uint64_t tag = op->from->tag;
+	uint64_t tag = op->from->tag, old_tag = 0;
 	int r = 0;
 
-	if (publish && inode->published) {
-		/* A link(2) of a published message into tmp gets its own reference now. */
+	/* The reference that a link(2) into tmp took is noted for a name there. A name in tmp from which the message got
+	 * its first other name has none. */
+	if (publish && inode->published && (tag == 0 || op->src.dir != op->dst.dir)) {
+		MfDir *home = NULL;
+		old_tag = tag;
 		mf_inode_pin(inode);
-		r = mf_name_reference(op->fs, inode, op->dst.dir, &tag);
+		/* The name that it has may have to say that there are others now. */
+		if (!inode->linked)
+			r = mf_inode_hold(op->fs, inode, MF_LEASE_EXCLUSIVE, &home);
+		if (r == 0)
+			r = mf_name_reference(op->fs, inode, op->dst.dir, &tag);
+		if (home)
+			mf_dir_put(home);
 		if (r < 0) {
 			mf_inode_unpin(op->fs, inode);
 			return r;
@@ -206,7 +215,9 @@ static int rename_one(struct op *op)
 	bool referenced = publish && inode->published;
 	apply(op, local, tag);
 	if (referenced)
-		mf_name_referenced(op->fs, mf_dir_peek(op->dst.dir, op->dst_key)->inode, op->dst.dir, op->dst_key, tag);
+		mf_name_referenced(op->fs, inode, op->dst.dir, op->dst_key, tag);
+	if (referenced && old_tag != 0)
+		mf_name_referenced(op->fs, inode, op->src.dir, NULL, old_tag);
 	if (!publish)
 		return 0;
 	MfShard *shard = mf_dir_shard(op->dst.dir, op->dst_key);
