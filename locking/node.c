@@ -628,18 +628,21 @@ static bool prove_live(struct mf_member *member, void *arg)
 /* The last confirmed ping is too old, or the watch is gone: only our record tells whether we still are. */
 static int prove_locked(MfNode *node, int age)
 {
-	if (age < 0) {
-		node->watch = mf_watch_free(node->watch);
-		int r = watch(node);
-		if (r == -ENOENT || r == -ESHUTDOWN) {
-			node->fenced = true;
-			return -ESHUTDOWN;
-		}
-		if (r < 0)
-			return -ETIMEDOUT;
+	/* A watch that is old, but not lost as far as we know, may end before our proof is a second old. The new one comes
+	 * first: without any, who looks for us finds nobody. */
+	MfWatch *old = g_steal_pointer(&node->watch);
+	int r = watch(node);
+	if (r < 0 && age >= 0)
+		node->watch = g_steal_pointer(&old);
+	mf_watch_free(old);
+	if (r == -ENOENT || r == -ESHUTDOWN) {
+		node->fenced = true;
+		return -ESHUTDOWN;
 	}
+	if (r < 0)
+		return -ETIMEDOUT;
 	int64_t asked = boottime_ms();
-	int r = mf_members_update(node->pool, node->incarnation, prove_live, NULL);
+	r = mf_members_update(node->pool, node->incarnation, prove_live, NULL);
 	if (r == -ESTALE || r == -ESHUTDOWN) {
 		node->fenced = true;
 		return -ESHUTDOWN;
