@@ -382,7 +382,7 @@ static int refuse(uint32_t inc, const struct mf_member *member, char **ret_error
 }
 
 /* A node has one life at a time: an earlier one of our name must be over. */
-static int end_namesakes(MfNode *node, const struct mf_members *members, char **ret_error)
+static int end_namesakes(MfNode *node, struct mf_members *members, char **ret_error)
 {
 	GHashTableIter iter;
 	gpointer key, value;
@@ -396,6 +396,16 @@ static int end_namesakes(MfNode *node, const struct mf_members *members, char **
 			continue;
 		if (strcmp(member->node, node->self.node) != 0)
 			continue;
+		if (strcmp(member->addrs, node->self.addrs) == 0) {
+			/* A try of ours whose answer got lost: not a life, and nobody to be cut off. */
+			struct mf_member ended = *member;
+			ended.state = MF_MEMBER_CLEAN;
+			int rr = mf_members_set(node->pool, members, GPOINTER_TO_UINT(key), &ended);
+			if (rr < 0)
+				return rr;
+			any = true;
+			continue;
+		}
 		int r = mf_node_bury(node, GPOINTER_TO_UINT(key), false);
 		if (r == -EAGAIN)
 			return refuse(GPOINTER_TO_UINT(key), member, ret_error);
