@@ -366,7 +366,7 @@ static void *driver(void *arg)
 	char *error = NULL;
 	unsigned split = sched_chance(2500) ? 6 : 10000; /* below what a user may set */
 	unsigned op_timeout = sched_between(2, 8) * 1000;
-	unsigned watch_timeout = sched_chance(7000) ? 3 : sched_between(1, 5);
+	unsigned watch_timeout = sched_chance(7000) ? 3 : sched_between(2, 5);
 	unsigned recall_timeout = sched_between(1, 12) * 1000;
 	uint64_t cache = sched_chance(2000) ? 1 << 14 : 64 << 20;
 	bool sync_rename = sched_chance(2000);
