@@ -94,6 +94,17 @@ static void fill_stat(const struct mf_stat *st, struct stat *ret)
 	};
 }
 
+/* The node was stopped while it worked on the request, and somebody else may hold by now what the answer was read from. */
+static bool is_too_late(fuse_req_t req, const char *op, uint64_t ino)
+{
+	MfNode *node = mf_session_of(req)->node;
+
+	if (G_LIKELY(!mf_node_is_due(node)) || mf_node_check(node) == 0)
+		return false;
+	mf_reply_err(req, op, ino, -ESTALE); /* a walk along a path starts anew */
+	return true;
+}
+
 void mf_reply_fill_entry(const struct mf_stat *st, struct fuse_entry_param *ret_entry)
 {
 	*ret_entry = (struct fuse_entry_param){
@@ -110,7 +121,7 @@ void mf_reply_entry(fuse_req_t req, const struct mf_stat *st)
 	struct fuse_entry_param entry;
 
 	mf_reply_fill_entry(st, &entry);
-	if (fuse_reply_entry(req, &entry) < 0)
+	if (is_too_late(req, "lookup", st->ino) || fuse_reply_entry(req, &entry) < 0)
 		mf_fs_forget(session->fs, st->ino, 1);
 	mf_fs_answered(session->fs, st);
 }
@@ -121,7 +132,8 @@ void mf_reply_attr(fuse_req_t req, const struct mf_stat *st)
 	struct stat attr;
 
 	fill_stat(st, &attr);
-	fuse_reply_attr(req, &attr, st->attr_ms / 1000.0);
+	if (!is_too_late(req, "getattr", st->ino))
+		fuse_reply_attr(req, &attr, st->attr_ms / 1000.0);
 	mf_fs_answered(session->fs, st);
 }
 
@@ -184,7 +196,7 @@ void mf_reply_dir(fuse_req_t req, const char *buf, size_t len, const GArray *cou
 {
 	struct mf_session *session = mf_session_of(req);
 
-	if (fuse_reply_buf(req, buf, len) == 0 || !counted)
+	if ((!is_too_late(req, "readdir", 0) && fuse_reply_buf(req, buf, len) == 0) || !counted)
 		return;
 	for (guint i = 0; i < counted->len; i++)
 		mf_fs_forget(session->fs, g_array_index(counted, uint64_t, i), 1);
@@ -192,7 +204,8 @@ void mf_reply_dir(fuse_req_t req, const char *buf, size_t len, const GArray *cou
 
 void mf_reply_buf(fuse_req_t req, const void *buf, size_t len)
 {
-	fuse_reply_buf(req, buf, len);
+	if (!is_too_late(req, "read", 0))
+		fuse_reply_buf(req, buf, len);
 }
 
 void mf_reply_write(fuse_req_t req, size_t len)

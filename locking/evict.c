@@ -48,7 +48,8 @@ static int ask_watch(MfPool *pool, uint32_t inc, const struct mf_member *member)
 
 	for (;;) {
 		unsigned alive = 0, silent = 0;
-		int r = mf_pool_ping(pool, oid, 1, &alive, &silent);
+		/* It ends when the watch does, so nothing is gained by asking more often. */
+		int r = mf_pool_ping(pool, oid, member->watch_timeout_s + 1, &alive, &silent);
 
 		if (r == -ENOENT || (r == 0 && alive == 0 && silent == 0))
 			return 0;

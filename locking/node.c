@@ -16,6 +16,7 @@
 
 #define JOIN_TRIES 20
 #define WARDEN_US G_USEC_PER_SEC
+#define MISSED_MS 90000 /* a node that is away for so long is declared lost, even if nobody wants what it holds */
 #define REPORT_SHARE 500 /* of all the time, one part for reports */
 
 struct MfNode {
@@ -45,6 +46,8 @@ struct MfNode {
 	GMutex answering; /* innermost, and never held for long: a thread of the pool waits for it */
 	GBytes *report;	  /* protected by answering; what the reporter said last */
 	bool stopping;
+	uint32_t missed; /* the warden's: whom nobody watches any more, and since when */
+	int64_t missed_ms;
 	GCond warden_cond;
 	GThread *warden;
 };
@@ -301,8 +304,14 @@ static void look_after_others(MfNode *node)
 		g_autofree char *oid = mf_oid_node(next);
 		unsigned alive = 0, silent = 0;
 		int r = mf_pool_ping(node->pool, oid, 1, &alive, &silent);
-		if (r == -ENOENT || (r == 0 && alive == 0 && silent == 0))
+		bool away = r == -ENOENT || (r == 0 && alive == 0 && silent == 0);
+		/* One that was only stopped goes on as if nothing had been, unless somebody needs what it holds. */
+		if (!away || node->missed != next) {
+			node->missed = away ? next : 0;
+			node->missed_ms = boottime_ms();
+		} else if (boottime_ms() - node->missed_ms > MISSED_MS) {
 			mf_node_bury(node, next, false);
+		}
 	}
 }
 
@@ -311,6 +320,7 @@ static void refresh(MfNode *node)
 	g_autoptr(MfRop) rop = mf_rop_new();
 	struct mf_members members;
 
+	mf_rop_uncounted(rop);
 	mf_rop_xattrs(rop);
 	int r = mf_pool_read(node->pool, MF_POOL_META, MF_OID_MEMBERS, rop);
 	if (r == -ESHUTDOWN)

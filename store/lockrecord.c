@@ -40,7 +40,10 @@ int mf_lock_records_decode(const void *data, size_t len, GArray **ret_records)
 	uint32_t n = mf_dec_count(&dec, RECORD_LEN);
 	for (uint32_t i = 0; i < n; i++) {
 		struct mf_lock_record rec = { 0 };
-		rec.waiting = mf_dec_u8(&dec) != 0;
+		uint8_t waiting = mf_dec_u8(&dec);
+		if (waiting > 1)
+			mf_dec_fail(&dec);
+		rec.waiting = waiting;
 		rec.id = mf_dec_u64(&dec);
 		rec.owner = mf_dec_u64(&dec);
 		rec.fh = mf_dec_u64(&dec);
@@ -52,7 +55,10 @@ int mf_lock_records_decode(const void *data, size_t len, GArray **ret_records)
 		rec.type = mf_dec_u8(&dec);
 		g_array_append_val(records, rec);
 	}
-	int r = mf_dec_end(&dec);
+	mf_dec_end(&dec);
+	if (mf_dec_left(&dec) > 0)
+		mf_dec_fail(&dec);
+	int r = mf_dec_error(&dec);
 	if (r == 0)
 		*ret_records = g_steal_pointer(&records);
 	return r;

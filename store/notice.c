@@ -31,5 +31,8 @@ int mf_notice_decode(const void *data, size_t len, struct mf_notice *ret)
 	ret->from = mf_dec_u32(&dec);
 	ret->ino = mf_dec_u64(&dec);
 	ret->arg = mf_dec_u64(&dec);
-	return mf_dec_end(&dec);
+	mf_dec_end(&dec);
+	if (mf_dec_left(&dec) > 0)
+		mf_dec_fail(&dec);
+	return mf_dec_error(&dec);
 }

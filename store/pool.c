@@ -67,6 +67,7 @@ struct rop_range {
 };
 
 struct MfRop {
+	bool uncounted;
 	bool want_xattrs;
 	unsigned n_ranges;
 	struct rop_range range[MF_ROP_RANGES];
@@ -530,6 +531,11 @@ void mf_rop_free(MfRop *rop)
 	g_free(rop);
 }
 
+void mf_rop_uncounted(MfRop *rop)
+{
+	rop->uncounted = true;
+}
+
 void mf_rop_xattrs(MfRop *rop)
 {
 	rop->want_xattrs = true;
@@ -640,7 +646,8 @@ int mf_pool_read(MfPool *pool, enum mf_pool_which which, const char *oid, MfRop 
 		const void *in = g_bytes_get_data(rop->exec_in, &len);
 		rados_read_op_exec(op, rop->class_name, rop->method, in, len, &exec_buf, &exec_len, &exec_rval);
 	}
-	atomic_fetch_add(&pool->reads, 1);
+	if (!rop->uncounted)
+		atomic_fetch_add(&pool->reads, 1);
 	r = rados_read_op_operate(op, pool->client->io[which], oid, LIBRADOS_OPERATION_NOFLAG);
 	if (r < 0) {
 		if (xattr_iter)

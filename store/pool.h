@@ -81,6 +81,8 @@ MfRop *mf_rop_new(void);
 void mf_rop_free(MfRop *rop); /* NULL ok */
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(MfRop, mf_rop_free)
 
+/* Not to be counted: it goes with the clock, not with what users do. */
+void mf_rop_uncounted(MfRop *rop);
 void mf_rop_xattrs(MfRop *rop);
 /* At most @max pairs behind @after whose key starts with @prefix; at most MF_ROP_RANGES of these. */
 void mf_rop_omap_range(MfRop *rop, const char *after, const char *prefix, unsigned max);

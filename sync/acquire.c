@@ -4,6 +4,7 @@
 #include "locking/stamp.h"
 #include "sync/commit.h"
 #include "sync/dir.h"
+#include "sync/dotlock.h"
 #include "sync/hold.h"
 #include "sync/inode.h"
 #include "sync/locks.h"
@@ -150,6 +151,7 @@ static int take_content(MfDir *dir, struct taking *t)
 		return r;
 	head->stamped = head->loaded = head->known = true;
 	mf_dir_merge_record(dir, head);
+	mf_opened_clear(dir);
 	kvs = mf_rop_get_range(t->rop, RANGE_OPEN, &more);
 	r = read_on(dir, MF_KEY_OPEN, kvs, more, mf_opened_take);
 	if (r == 0) {
@@ -291,6 +293,7 @@ int mf_acquire(MfDir *dir, enum mf_lease_mode mode, int64_t deadline)
 	g_cond_broadcast(&dir->cond);
 	if (r == 0) {
 		mf_commit_kick(head);
+		mf_dotlock_remove(dir);
 		mf_recall_pending(dir);
 	}
 	MfInode *inode = dir->inode;

@@ -3,6 +3,7 @@
 
 #include "locking/stamp.h"
 #include "sync/commit.h"
+#include "sync/dotlock.h"
 #include "sync/file.h"
 #include "sync/hold.h"
 #include "sync/inode.h"
@@ -406,6 +407,7 @@ int mf_dir_attach(MfShard *shard, const struct mf_kv *kv)
 	if (!inode->target)
 		inode->target = g_steal_pointer(&rec.target);
 	dentry_new(dir, kv->key, inode, false, rec.tag);
+	mf_dotlock_seen(dir, kv->key, rec.kind, rec.ino);
 	mf_dirent_clear(&rec);
 	return 0;
 }

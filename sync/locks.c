@@ -563,6 +563,63 @@ void mf_fs_end_locks(MfFs *fs, GArray *done)
 	/* Those in raw were ours, and are answered, or belong to other nodes, which find their locks with the next manager. */
 }
 
+/* inode -> set of incarnations */
+static void add_incarnation(const struct mf_filelock *lock, void *cookie, void *data)
+{
+	GHashTable *set = g_hash_table_lookup(data, &lock->ino);
+
+	if (!set) {
+		set = g_hash_table_new(NULL, NULL);
+		g_hash_table_insert(data, g_memdup2(&lock->ino, sizeof(lock->ino)), set);
+	}
+	g_hash_table_add(set, GUINT_TO_POINTER(lock->incarnation));
+}
+
+struct blockers {
+	GHashTable *owners; /* inode -> set of incarnations */
+	GHashTable *waited; /* inodes where somebody waits */
+};
+
+static void add_blocker(const struct mf_filelock *lock, void *cookie, void *data)
+{
+	struct blockers *blockers = data;
+
+	if (cookie)
+		g_hash_table_add(blockers->waited, g_memdup2(&lock->ino, sizeof(lock->ino)));
+	else
+		add_incarnation(lock, cookie, blockers->owners);
+}
+
+GArray *mf_locks_blockers(MfFs *fs)
+{
+	struct blockers blockers = {
+		g_hash_table_new_full(g_int64_hash, g_int64_equal, g_free, (GDestroyNotify)g_hash_table_unref),
+		g_hash_table_new_full(g_int64_hash, g_int64_equal, g_free, NULL),
+	};
+	GArray *list = g_array_new(false, false, sizeof(uint32_t));
+	GHashTableIter iter;
+	gpointer key;
+
+	if (mf_filelock_waiting(fs->locks) > 0)
+		mf_filelock_foreach(fs->locks, 0, add_blocker, &blockers);
+	g_hash_table_iter_init(&iter, blockers.waited);
+	while (g_hash_table_iter_next(&iter, &key, NULL)) {
+		GHashTable *set = g_hash_table_lookup(blockers.owners, key);
+		GHashTableIter owners;
+		if (!set)
+			continue;
+		g_hash_table_iter_init(&owners, set);
+		while (g_hash_table_iter_next(&owners, &key, NULL)) {
+			uint32_t incarnation = GPOINTER_TO_UINT(key);
+			if (mf_node_holder(fs->node, incarnation) == MF_HOLDER_LIVE)
+				g_array_append_val(list, incarnation);
+		}
+	}
+	g_hash_table_unref(blockers.owners);
+	g_hash_table_unref(blockers.waited);
+	return list;
+}
+
 void mf_locks_reset(MfFs *fs, GArray *done)
 {
 	g_autoptr(GHashTable) all = g_hash_table_new_full(g_int64_hash, g_int64_equal, g_free, NULL);
@@ -580,18 +637,6 @@ void mf_locks_reset(MfFs *fs, GArray *done)
 }
 
 /* ---- owners on dead nodes ---- */
-
-/* inode -> set of incarnations */
-static void add_incarnation(const struct mf_filelock *lock, void *cookie, void *data)
-{
-	GHashTable *set = g_hash_table_lookup(data, &lock->ino);
-
-	if (!set) {
-		set = g_hash_table_new(NULL, NULL);
-		g_hash_table_insert(data, g_memdup2(&lock->ino, sizeof(lock->ino)), set);
-	}
-	g_hash_table_add(set, GUINT_TO_POINTER(lock->incarnation));
-}
 
 /* Asks for the lease: with it comes what became of our requests. */
 static void look_after(MfFs *fs, void *arg)

@@ -24,6 +24,8 @@ bool mf_locks_any(MfDir *dir);
 void mf_locks_granted(MfFs *fs, uint64_t id);
 /* Other nodes may have ended: drops their owners, and looks after requests of ours that wait at a lock manager that died. */
 void mf_locks_check_owners(MfFs *fs);
+/* Who keeps others waiting may be dead: incarnations of other nodes that hold locks where requests wait (uint32_t). */
+GArray *mf_locks_blockers(MfFs *fs);
 /* All that was known is void: this incarnation is over. Requests that wait end with -EIO. */
 void mf_locks_reset(MfFs *fs, GArray *done);
 /* As mf_filelock_foreach() for all inodes, and then the requests of this node that wait at another lock manager. */

@@ -134,6 +134,7 @@ struct MfDir {
 	GHashTable *entries; /* key -> MfDentry */
 	unsigned n_local;
 	bool splitting;
+	bool dotlocks;	/* there may be lock files of dead nodes */
 	bool recovered; /* read once, and what a crash left half done is finished */
 	GList lru; /* in fs->dir_lru */
 

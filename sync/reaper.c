@@ -329,6 +329,15 @@ void mf_reaper_closed(MfFs *fs, MfInode *inode)
 	}
 }
 
+static bool has_reap(const MfInode *inode, const struct mf_reap_record *rec)
+{
+	for (unsigned i = 0; inode->reaps && i < inode->reaps->len; i++) {
+		if (g_array_index(inode->reaps, struct mf_reap, i).rec.tag == rec->tag)
+			return true;
+	}
+	return false;
+}
+
 void mf_reaper_recover(MfShard *shard, GArray *kvs)
 {
 	MfFs *fs = shard->dir->fs;
@@ -341,11 +350,17 @@ void mf_reaper_recover(MfShard *shard, GArray *kvs)
 
 		if (mf_reap_decode(data, len, &rec) < 0)
 			continue;
-		if (g_hash_table_contains(shard->values, kv->key))
+		/* Known under a shared lease it was nobody's to work on. */
+		bool known = g_hash_table_contains(shard->values, kv->key);
+		if (known && (g_hash_table_contains(shard->dirty, kv->key) || mf_batch_has_key(shard->batch, kv->key)))
 			continue;
-		g_hash_table_insert(shard->values, g_strdup(kv->key), g_byte_array_append(g_byte_array_new(), data, len));
+		if (!known)
+			g_hash_table_insert(
+				shard->values, g_strdup(kv->key), g_byte_array_append(g_byte_array_new(), data, len));
 		MfInode *inode = mf_inode_find(fs, rec.ino);
 		if (inode && is_held(inode)) {
+			if (has_reap(inode, &rec))
+				continue;
 			if (!inode->reaps)
 				inode->reaps = g_array_new(false, false, sizeof(struct mf_reap));
 			struct mf_reap reap = { rec, shard->dir->inode->ino };

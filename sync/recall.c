@@ -283,6 +283,9 @@ static int quit(MfDir *dir)
 			r = mf_lease_quit(fs->node, wop, mf_rop_get_xattr(rop, MF_XATTR_LEASE));
 		if (r != 0)
 			break;
+		g_mutex_lock(&fs->lock);
+		mf_opened_note(dir, wop);
+		g_mutex_unlock(&fs->lock);
 		mf_wop_full_force(wop);
 		r = mf_pool_write(fs->pool, MF_POOL_META, oid, wop);
 		if (r != -ECANCELED)

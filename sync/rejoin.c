@@ -12,7 +12,8 @@
 
 #include <errno.h>
 
-#define LOOK_US (G_USEC_PER_SEC / 4)
+#define LOOK_US (G_USEC_PER_SEC / 2)
+#define ASK_US G_USEC_PER_SEC
 #define RETRY_US G_USEC_PER_SEC
 
 static GPtrArray *all_dirs(MfFs *fs)
@@ -178,12 +179,31 @@ static void live_again(MfFs *fs)
 	g_cond_broadcast(&fs->life_cond);
 }
 
+/* A lease is looked after by who wants it; a file lock of a dead node is in our own table. */
+static void ask_blockers(MfFs *fs)
+{
+	g_autoptr(GArray) list = mf_locks_blockers(fs);
+
+	if (list->len == 0)
+		return;
+	g_mutex_unlock(&fs->lock);
+	for (unsigned i = 0; i < list->len; i++)
+		mf_node_bury(fs->node, g_array_index(list, uint32_t, i), false);
+	g_mutex_lock(&fs->lock);
+}
+
 void *mf_rejoin_thread(void *arg)
 {
 	MfFs *fs = arg;
 
+	int64_t asked = 0;
+
 	g_mutex_lock(&fs->lock);
 	while (!fs->stopping) {
+		if (g_get_monotonic_time() - asked > ASK_US) {
+			asked = g_get_monotonic_time();
+			ask_blockers(fs);
+		}
 		if (mf_node_is_fenced(fs->node) && !fs->closing)
 			live_again(fs);
 		else

@@ -2,6 +2,7 @@
 #include "sync/sweep.h"
 
 #include "sync/dir.h"
+#include "sync/dotlock.h"
 #include "sync/hold.h"
 #include "sync/inode.h"
 #include "sync/locks.h"
@@ -246,6 +247,7 @@ void *mf_sweep_thread(void *arg)
 		}
 		seen = fs->members_changed;
 		mf_locks_check_owners(fs);
+		mf_dotlock_check(fs);
 		check_dirs(fs);
 		g_mutex_unlock(&fs->lock);
 		g_autoptr(GArray) list = mf_node_unswept(fs->node);

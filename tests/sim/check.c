@@ -454,8 +454,10 @@ static void check_lease(const struct cluster_change *c)
 		}
 		if (c->keys && c->keys->len > 0 && !holds(&before, c->incarnation) && !holds(&after, c->incarnation))
 			sched_fail("%s: incarnation %u changed it without a lease", c->oid, c->incarnation);
-		if (c->keys && c->keys->len > 0 && before.mode == MF_LEASE_SHARED && after.mode == MF_LEASE_SHARED)
-			sched_fail("%s: incarnation %u changed it under a shared lease", c->oid, c->incarnation);
+		/* Who leaves a shared lease says what it has open. */
+		for (unsigned i = 0; c->keys && i < c->keys->len && before.mode == MF_LEASE_SHARED; i++)
+			if (!g_str_has_prefix(c->keys->pdata[i], MF_KEY_OPEN))
+				sched_fail("%s: incarnation %u changed it under a shared lease", c->oid, c->incarnation);
 	}
 	if (had)
 		mf_lease_record_clear(&before);

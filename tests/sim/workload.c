@@ -50,6 +50,7 @@ static int begin(struct client *client)
 	struct node *node = client->node;
 
 	calls++;
+	world_check();
 	sched_yield_maybe();
 	if (node->fenced)
 		return -ESHUTDOWN;
@@ -1079,6 +1080,15 @@ void workload_verify(struct node *node)
 			r = read_value(&client, counters[i], handle, &value);
 			close_file(&client, handle);
 		}
+	}
+	/* Who only reads leaves to others what is to be deleted. */
+	for (unsigned i = 0; r == 0 && i < 2; i++) {
+		uint64_t ino;
+		struct mf_stat st;
+		struct mf_attr attr = { .mode = 0700 };
+		r = walk(&client, i ? "p" : "d", &ino);
+		if (r == 0)
+			r = mf_fs_setattr(node->fs, ino, &attr, MF_SET_MODE, &st);
 	}
 	kernel_put_all(&client);
 	if (r < 0)

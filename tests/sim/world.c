@@ -3,6 +3,7 @@
 
 #include "store/record.h"
 #include "sync/mkfs.h"
+#include "sync/model.h"
 #include "tests/sim/kernel.h"
 #include "tests/sim/wrap.h"
 
@@ -29,6 +30,58 @@ static struct mf_conf *make_conf(const char *name)
 	g_free(conf->node);
 	conf->node = g_strdup(name);
 	return conf;
+}
+
+/* ---- who believes what ---- */
+
+/* Would it answer from memory, or let somebody change the directory, at this moment? */
+static bool serves(const struct node *node, const MfDir *dir)
+{
+	return dir->lease.mode != MF_LEASE_NONE && !dir->draining && !dir->acquiring && !dir->inode->removed &&
+	       !mf_node_is_fenced(node->node) && !mf_node_is_due(node->node);
+}
+
+static bool is_mounted(const struct node *node)
+{
+	return node->life != 0 && node->fs && !node->closing && !check_life_is_lost(node->life) && !sched_is_frozen(node->life);
+}
+
+/* Not more than one that may change a directory, and then nobody beside it. */
+static void check_beliefs(void)
+{
+	for (unsigned a = 0; a < plan.nodes; a++) {
+		if (!is_mounted(&nodes[a]))
+			continue;
+		for (GList *link = nodes[a].fs->dir_lru.head; link; link = link->next) {
+			const MfDir *dir = link->data;
+			if (dir->lease.mode != MF_LEASE_EXCLUSIVE || !serves(&nodes[a], dir))
+				continue;
+			for (unsigned b = 0; b < plan.nodes; b++) {
+				if (b == a || !is_mounted(&nodes[b]))
+					continue;
+				const MfInode *inode = g_hash_table_lookup(nodes[b].fs->inodes, &dir->inode->ino);
+				if (inode && inode->kind == MF_KIND_DIR && inode->dir && serves(&nodes[b], inode->dir))
+					sched_fail("d.%016lx: %s holds it exclusively (epoch %lx), and %s as well (mode %d, epoch %lx)",
+						(unsigned long)inode->ino, nodes[a].name, (unsigned long)dir->lease.epoch,
+						nodes[b].name, inode->dir->lease.mode,
+						(unsigned long)inode->dir->lease.epoch);
+			}
+		}
+	}
+}
+
+void world_check(void)
+{
+	static unsigned n;
+
+	if (++n % 4 == 0)
+		check_beliefs();
+}
+
+static void on_change(const struct cluster_change *change)
+{
+	check_change(change);
+	check_beliefs();
 }
 
 /* ---- one mount, as fuse/main.c does it ---- */
@@ -60,6 +113,7 @@ static int mount_node(struct node *node, char **ret_error)
 static void unmount_node(struct node *node)
 {
 	sched_log("%s unmounts", node->name);
+	node->closing = true;
 	int r = mf_fs_close(node->fs);
 	/* With the cluster at rest nothing may keep it from being clean. */
 	if (r < 0 && faults_over && !mf_node_is_fenced(node->node))
@@ -69,7 +123,6 @@ static void unmount_node(struct node *node)
 		check_life_lost(node->life);
 	mf_node_leave(node->node, r == 0);
 	mf_pool_close(node->pool);
-	node->fs = NULL;
 }
 
 static void *client_main(void *arg)
@@ -151,7 +204,7 @@ static void start_node(struct node *node)
 	node->pool = NULL;
 	node->node = NULL;
 	node->fs = NULL;
-	node->fenced = node->ending = false;
+	node->fenced = node->ending = node->closing = false;
 	node->clients = 0;
 	node->budget = sched_between(20, 120);
 	node->ended = (struct waitq){ NULL };
@@ -282,7 +335,7 @@ static void alone(struct node *node, void *(*func)(void *))
 {
 	node->life = sched_new_life();
 	wrap_set_machine(node->life, (int)node->index);
-	node->fenced = node->ending = false;
+	node->fenced = node->ending = node->closing = false;
 	kernel_start(node);
 	sched_join(sched_spawn(node->life, node->name, func, node, true));
 	node->life = 0;
@@ -330,7 +383,7 @@ static void *driver(void *arg)
 		node->conf->sync_rename = sync_rename;
 		node->conf->commit_interval_ms = interval;
 	}
-	cluster_observe(check_change);
+	cluster_observe(on_change);
 	if (mf_mkfs(nodes[0].conf, &error) < 0)
 		sched_fail("mkfs: %s", error);
 	alone(&nodes[0], setup_main);

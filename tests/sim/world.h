@@ -22,6 +22,7 @@ struct node {
 	MfFs *fs;
 	bool fenced;
 	bool ending; /* clients are to stop */
+	bool closing;
 	unsigned clients;
 	unsigned budget; /* calls until it is unmounted */
 	struct waitq ended;
@@ -48,6 +49,8 @@ extern struct plan plan;
 extern unsigned steps_left;
 
 void world_run(void);
+/* What must be true at any moment. */
+void world_check(void);
 
 /* What clients work on; made by a first mount. */
 void workload_setup(struct node *node);

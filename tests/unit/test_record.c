@@ -5,6 +5,8 @@
  * Do not change a golden line; append fields and raise the version (doc/FORMAT.md).
  * Run with MF_PRINT_GOLDEN=1 the program prints the bytes of each sample as the present encoder makes them.
  */
+#include "store/lockrecord.h"
+#include "store/notice.h"
 #include "store/record.h"
 
 #include "store/bytes.h"
@@ -222,6 +224,42 @@ static int make_change_many(GByteArray **ret)
 	return mf_change_encode(NULL, ret);
 }
 
+static int make_locks(GByteArray **ret)
+{
+	struct mf_lock_record recs[] = {
+		{ .owner = 0x1112131415161718,
+			.fh = 0x7f0000001000,
+			.start = 2,
+			.end = 0x105,
+			.incarnation = 3,
+			.pid = 4711,
+			.space = 0,
+			.type = 1 },
+		{ .waiting = true,
+			.id = 0x21,
+			.owner = 0x31,
+			.fh = 0x41,
+			.start = 0,
+			.end = INT64_MAX,
+			.incarnation = 4,
+			.pid = 4712,
+			.space = 1,
+			.type = 2 },
+	};
+	g_autoptr(GArray) list =
+		g_array_append_vals(g_array_new(false, false, sizeof(recs[0])), recs, G_N_ELEMENTS(recs));
+
+	*ret = mf_lock_records_encode(list);
+	return 0;
+}
+
+static int make_notice(GByteArray **ret)
+{
+	*ret = mf_notice_encode(
+		&(struct mf_notice){ MF_NOTICE_CLOSED, MF_LEASE_NONE, 0x0a0b0c0d, 0x300000001, 0x300000005 });
+	return 0;
+}
+
 /* ---- decode and encode again: the encoder is known by its golden bytes, so equal bytes prove equal fields ---- */
 
 static void nothing(void *rec)
@@ -273,6 +311,30 @@ static int recode_change(const void *data, size_t len, GByteArray **ret)
 	return r;
 }
 
+static int recode_locks(const void *data, size_t len, GByteArray **ret)
+{
+	GArray *records = (GArray *)ret; /* any pointer but NULL */
+	int r = mf_lock_records_decode(data, len, &records);
+
+	if (r < 0) {
+		ck_assert_ptr_eq(records, ret);
+		return r;
+	}
+	*ret = mf_lock_records_encode(records);
+	g_array_unref(records);
+	return 0;
+}
+
+static int recode_notice(const void *data, size_t len, GByteArray **ret)
+{
+	struct mf_notice notice;
+	int r = mf_notice_decode(data, len, &notice);
+
+	if (r == 0)
+		*ret = mf_notice_encode(&notice);
+	return r;
+}
+
 static const struct sample {
 	const char *name;
 	char type;
@@ -286,8 +348,7 @@ static const struct sample {
 	{ "member", 'M', make_member, recode_member,
 		"4d0101004b00000001070000000300000015cd853dfe9c971703006d78310e003132372e302e302e313a302f34320900"
 		"2f7661722f6d61696c040030623563fcffffef0000000067120000b168de3a000000002926807d" },
-	{ "window", 'W', make_window, recode_window,
-		"57010100080000000b0a00000e0d0c00a65fdc81" },
+	{ "window", 'W', make_window, recode_window, "57010100080000000b0a00000e0d0c00a65fdc81" },
 	{ "lease", 'L', make_lease, recode_lease,
 		"4c0101002d0000000221000000000000001f0000000000000033000000000000000100000009000000020000000b0000"
 		"000c00000015d860ae" },
@@ -335,10 +396,14 @@ static const struct sample {
 		"2feb08" },
 	{ "intent", 'R', make_intent_plain, recode_intent,
 		"52010100210000000500000003000000020000000300000003006e2f610600632f613a322c00000000ebe32428" },
-	{ "change", 'Z', make_change, recode_change,
-		"5a0101001300000001020000000700632f613a322c5303006e2f62f3e80b3c" },
-	{ "change of many keys", 'Z', make_change_many, recode_change,
-		"5a010100050000000000000000323f38dd" },
+	{ "change", 'Z', make_change, recode_change, "5a0101001300000001020000000700632f613a322c5303006e2f62f3e80b3c" },
+	{ "change of many keys", 'Z', make_change_many, recode_change, "5a010100050000000000000000323f38dd" },
+	{ "file locks", 'K', make_locks, recode_locks,
+		"4b0101006a00000002000000000000000000000000181716151413121100100000007f00000200000000000000050100"
+		"000000000003000000671200000001012100000000000000310000000000000041000000000000000000000000000000"
+		"ffffffffffffff7f0400000068120000010221effa7e" },
+	{ "notice", 'N', make_notice, recode_notice,
+		"4e0101001600000005000d0c0b0a010000000300000005000000030000003d5b23ef" },
 };
 
 #define N_SAMPLES ((int)G_N_ELEMENTS(samples))
