@@ -94,6 +94,13 @@ static void hold_for_a_while(MfDir *dir)
 	}
 }
 
+/* It ends by itself, in a fence at the latest. */
+static void wait_for_batch(MfShard *shard)
+{
+	while (shard->batch)
+		g_cond_wait(&shard->cond, &shard->dir->fs->lock);
+}
+
 /* Nobody is inside and nobody enters: all changes to RADOS. */
 static int commit_all(MfDir *dir)
 {
@@ -103,14 +110,16 @@ static int commit_all(MfDir *dir)
 			MfShard *shard = dir->shards->pdata[i];
 			if (!mf_commit_is_needed(shard) || dir->passed)
 				continue;
-			/* Times are no change of their own. But what is in flight may be the operation that gives the lease up,
-			 * and no other follows that one. */
-			if (!shard->batch)
-				shard->seq++;
+			any = true;
+			/* What is in flight may be the operation that gives the lease up: no other follows that one. */
+			if (shard->batch) {
+				wait_for_batch(shard);
+				continue;
+			}
+			shard->seq++; /* times are no change of their own */
 			int r = mf_commit_wait(shard);
 			if (r < 0)
 				return r;
-			any = true;
 		}
 	}
 	return 0;
@@ -212,10 +221,9 @@ static int hand_over(MfDir *dir)
 	dir->passing = true;
 	MfShard *head = dir->shards->pdata[0];
 	int r = commit_all(dir);
-	dir->passing = false;
 	/* One under way may pass the lease at any moment: nobody may enter before it is known whether it did. */
-	while (mf_batch_passes(head->batch))
-		g_cond_wait(&head->cond, &fs->lock);
+	wait_for_batch(head);
+	dir->passing = false;
 	if (dir->passed)
 		r = 0;
 	else if (r == 0)
