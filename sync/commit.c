@@ -45,11 +45,6 @@ bool mf_batch_has_key(const struct mf_batch *batch, const char *key)
 	return batch && g_hash_table_contains(batch->keys, key);
 }
 
-bool mf_batch_passes(const struct mf_batch *batch)
-{
-	return batch && batch->passes;
-}
-
 bool mf_batch_key_state(const struct mf_batch *batch, const char *key, bool *ret_sets)
 {
 	gpointer value;
