@@ -139,6 +139,8 @@ struct mf_pool_space {
 int mf_pool_space(MfPool *pool, struct mf_pool_space *ret_space);
 
 struct mf_pool_counts {
-	uint64_t reads, writes, notifies, bytes_read, bytes_written;
+	uint64_t reads, writes, notifies;
+	uint64_t upkeep; /* what goes on whether anybody works or not: looks at `members', pings. In none of the others */
+	uint64_t bytes_read, bytes_written;
 };
 void mf_pool_counts(MfPool *pool, struct mf_pool_counts *ret_counts);
