@@ -168,7 +168,7 @@ static json_t *status(struct mf_session *session)
 	mf_pool_counts(session->pool, &counts);
 
 	return json_pack("{s:o, s:o, s:o, s:I, s:I, s:I, s:s, s:s, s:{s:I, s:I}, s:I, s:I, s:I,"
-			 " s:{s:I, s:I, s:I, s:I, s:I}, s:{s:I, s:I, s:I, s:I}, s:{s:I, s:I}}",
+			 " s:{s:I, s:I, s:I, s:I, s:I}, s:I, s:{s:I, s:I, s:I, s:I}, s:{s:I, s:I}}",
 		"node", mf_answer_text(session->conf->node), "mountpoint", mf_answer_text(session->mountpoint), "fs",
 		mf_answer_text(session->conf->fs), "incarnation", (json_int_t)incarnation, "since", (json_int_t)since_s,
 		"pid", (json_int_t)getpid(), "version", MF_VERSION, "state", state, "cache", "limit",
@@ -176,7 +176,8 @@ static json_t *status(struct mf_session *session)
 		(json_int_t)fs.inodes, "directories", (json_int_t)fs.directories, "dirty", (json_int_t)fs.dirty,
 		"rados", "read", (json_int_t)counts.reads, "write", (json_int_t)counts.writes, "notify",
 		(json_int_t)counts.notifies, "bytes_read", (json_int_t)counts.bytes_read, "bytes_written",
-		(json_int_t)counts.bytes_written, "leases", "shared", (json_int_t)fs.shared, "exclusive",
+		(json_int_t)counts.bytes_written, "upkeep", (json_int_t)counts.upkeep, "leases", "shared",
+		(json_int_t)fs.shared, "exclusive",
 		(json_int_t)fs.exclusive, "waiters", (json_int_t)fs.waiters, "recalls", (json_int_t)fs.recalls, "locks",
 		"held", (json_int_t)fs.locks, "waiting", (json_int_t)fs.lock_waits);
 }

@@ -320,7 +320,6 @@ static void refresh(MfNode *node)
 	g_autoptr(MfRop) rop = mf_rop_new();
 	struct mf_members members;
 
-	mf_rop_uncounted(rop);
 	mf_rop_xattrs(rop);
 	int r = mf_pool_read(node->pool, MF_POOL_META, MF_OID_MEMBERS, rop);
 	if (r == -ESHUTDOWN)
