@@ -114,12 +114,20 @@ void mf_session_drain(struct mf_session *session)
 	mf_reply_done(done);
 }
 
+/* A node that was declared lost has joined anew. Locked. */
+static void note_life(struct mf_session *session)
+{
+	session->incarnation = mf_node_incarnation(session->node);
+	session->since_s = mf_node_since(session->node) / 1000000000;
+}
+
 void mf_session_stopping(struct mf_session *session)
 {
 	g_mutex_lock(&session->asking);
 	g_mutex_lock(&session->lock);
 	session->stopping = true;
 	session->fenced = mf_node_is_fenced(session->node);
+	note_life(session);
 	mf_fs_status(session->fs, &session->status);
 	g_mutex_unlock(&session->lock);
 	g_mutex_unlock(&session->asking);
@@ -152,20 +160,24 @@ static json_t *status(struct mf_session *session)
 	} else {
 		mf_fs_status(session->fs, &fs);
 		state = condition(session->node);
+		note_life(session);
 	}
+	uint32_t incarnation = session->incarnation;
+	int64_t since_s = session->since_s;
 	g_mutex_unlock(&session->lock);
 	mf_pool_counts(session->pool, &counts);
 
 	return json_pack("{s:o, s:o, s:o, s:I, s:I, s:I, s:s, s:s, s:{s:I, s:I}, s:I, s:I, s:I,"
-			 " s:{s:I, s:I, s:I, s:I, s:I}, s:{s:I, s:I, s:I, s:I}, s:{s:I, s:I}}",
+			 " s:{s:I, s:I, s:I, s:I, s:I}, s:I, s:{s:I, s:I, s:I, s:I}, s:{s:I, s:I}}",
 		"node", mf_answer_text(session->conf->node), "mountpoint", mf_answer_text(session->mountpoint), "fs",
-		mf_answer_text(session->conf->fs), "incarnation", (json_int_t)mf_node_incarnation(session->node), "since",
-		(json_int_t)session->since_s, "pid", (json_int_t)getpid(), "version", MF_VERSION, "state", state,
-		"cache", "limit", (json_int_t)session->conf->cache_size, "bytes", (json_int_t)fs.cached_bytes, "inodes",
+		mf_answer_text(session->conf->fs), "incarnation", (json_int_t)incarnation, "since", (json_int_t)since_s,
+		"pid", (json_int_t)getpid(), "version", MF_VERSION, "state", state, "cache", "limit",
+		(json_int_t)session->conf->cache_size, "bytes", (json_int_t)fs.cached_bytes, "inodes",
 		(json_int_t)fs.inodes, "directories", (json_int_t)fs.directories, "dirty", (json_int_t)fs.dirty,
 		"rados", "read", (json_int_t)counts.reads, "write", (json_int_t)counts.writes, "notify",
 		(json_int_t)counts.notifies, "bytes_read", (json_int_t)counts.bytes_read, "bytes_written",
-		(json_int_t)counts.bytes_written, "leases", "shared", (json_int_t)fs.shared, "exclusive",
+		(json_int_t)counts.bytes_written, "upkeep", (json_int_t)counts.upkeep, "leases", "shared",
+		(json_int_t)fs.shared, "exclusive",
 		(json_int_t)fs.exclusive, "waiters", (json_int_t)fs.waiters, "recalls", (json_int_t)fs.recalls, "locks",
 		"held", (json_int_t)fs.locks, "waiting", (json_int_t)fs.lock_waits);
 }
@@ -175,9 +187,14 @@ static json_t *listing(struct mf_session *session, const char *name, json_t *(*l
 {
 	g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&session->asking);
 
+	g_mutex_lock(&session->lock);
+	if (!session->stopping)
+		note_life(session);
+	uint32_t incarnation = session->incarnation;
+	g_mutex_unlock(&session->lock);
 	return json_pack("{s:o, s:o, s:o, s:I, s:o}", "node", mf_answer_text(session->conf->node), "mountpoint",
 		mf_answer_text(session->mountpoint), "fs", mf_answer_text(session->conf->fs), "incarnation",
-		(json_int_t)session->incarnation, name, session->stopping ? json_array() : list(session->fs));
+		(json_int_t)incarnation, name, session->stopping ? json_array() : list(session->fs));
 }
 
 json_t *mf_session_answer(const char *request, void *arg)

@@ -30,7 +30,7 @@ struct mf_session {
 	bool stopping;		    /* protected by asking and lock; node and fs are not asked any more */
 	bool fenced;		    /* protected by lock; once stopping */
 	struct mf_fs_status status; /* protected by lock; once stopping */
-	uint32_t incarnation;
+	uint32_t incarnation; /* protected by lock, as is since_s: of the present life, or the last one */
 	int64_t since_s;
 	GHashTable *files; /* protected by lock; MfHandle */
 	GHashTable *dirs;  /* protected by lock; MfDirHandle */

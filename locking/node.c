@@ -320,7 +320,6 @@ static void refresh(MfNode *node)
 	g_autoptr(MfRop) rop = mf_rop_new();
 	struct mf_members members;
 
-	mf_rop_uncounted(rop);
 	mf_rop_xattrs(rop);
 	int r = mf_pool_read(node->pool, MF_POOL_META, MF_OID_MEMBERS, rop);
 	if (r == -ESHUTDOWN)
@@ -382,7 +381,7 @@ static int refuse(uint32_t inc, const struct mf_member *member, char **ret_error
 }
 
 /* A node has one life at a time: an earlier one of our name must be over. */
-static int end_namesakes(MfNode *node, const struct mf_members *members, char **ret_error)
+static int end_namesakes(MfNode *node, struct mf_members *members, char **ret_error)
 {
 	GHashTableIter iter;
 	gpointer key, value;
@@ -396,6 +395,16 @@ static int end_namesakes(MfNode *node, const struct mf_members *members, char **
 			continue;
 		if (strcmp(member->node, node->self.node) != 0)
 			continue;
+		if (strcmp(member->addrs, node->self.addrs) == 0) {
+			/* A try of ours whose answer got lost: not a life, and nobody to be cut off. */
+			struct mf_member ended = *member;
+			ended.state = MF_MEMBER_CLEAN;
+			int rr = mf_members_set(node->pool, members, GPOINTER_TO_UINT(key), &ended);
+			if (rr < 0)
+				return rr;
+			any = true;
+			continue;
+		}
 		int r = mf_node_bury(node, GPOINTER_TO_UINT(key), false);
 		if (r == -EAGAIN)
 			return refuse(GPOINTER_TO_UINT(key), member, ret_error);
@@ -628,18 +637,21 @@ static bool prove_live(struct mf_member *member, void *arg)
 /* The last confirmed ping is too old, or the watch is gone: only our record tells whether we still are. */
 static int prove_locked(MfNode *node, int age)
 {
-	if (age < 0) {
-		node->watch = mf_watch_free(node->watch);
-		int r = watch(node);
-		if (r == -ENOENT || r == -ESHUTDOWN) {
-			node->fenced = true;
-			return -ESHUTDOWN;
-		}
-		if (r < 0)
-			return -ETIMEDOUT;
+	/* A watch that is old, but not lost as far as we know, may end before our proof is a second old. The new one comes
+	 * first: without any, who looks for us finds nobody. */
+	MfWatch *old = g_steal_pointer(&node->watch);
+	int r = watch(node);
+	if (r < 0 && age >= 0)
+		node->watch = g_steal_pointer(&old);
+	mf_watch_free(old);
+	if (r == -ENOENT || r == -ESHUTDOWN) {
+		node->fenced = true;
+		return -ESHUTDOWN;
 	}
+	if (r < 0)
+		return -ETIMEDOUT;
 	int64_t asked = boottime_ms();
-	int r = mf_members_update(node->pool, node->incarnation, prove_live, NULL);
+	r = mf_members_update(node->pool, node->incarnation, prove_live, NULL);
 	if (r == -ESTALE || r == -ESHUTDOWN) {
 		node->fenced = true;
 		return -ESHUTDOWN;

@@ -11,15 +11,12 @@
 
 struct mf_nodereport {
 	uint32_t incarnation;
-	int64_t taken;	 /* ns since 1970 */
-	uint64_t shared; /* directories whose lease it holds */
-	uint64_t exclusive;
-	uint64_t waiters; /* nodes that wait for these */
-	uint64_t recalls; /* leases that it gave up for others */
-	uint64_t locks;	  /* file locks that it manages */
-	uint64_t
-		lock_waits; /* requests for file locks: those that wait in its table, and its own that wait elsewhere */
-	uint64_t dirty;	    /* objects with changes that are not written yet */
+	int64_t taken; /* ns since 1970 */
+	/* Directories by the lease that it holds; nodes that wait for these; leases that it gave up for others. */
+	uint64_t shared, exclusive, waiters, recalls;
+	/* File locks that it manages; requests that wait in its table, and its own that wait elsewhere. */
+	uint64_t locks, lock_waits;
+	uint64_t dirty; /* objects with changes that are not written yet */
 };
 
 GByteArray *mf_nodereport_encode(const struct mf_nodereport *report);

@@ -2,6 +2,7 @@
 #include "store/pool.h"
 
 #include "store/fault.h"
+#include "store/keys.h"
 
 #include <errno.h>
 #include <jansson.h>
@@ -22,7 +23,7 @@ struct MfPool {
 	struct client *former; /* a blocklisted one: what was under way on it ends by itself */
 	const struct mf_conf *conf;
 	char *pool_name[2];
-	atomic_uint_fast64_t reads, writes, notifies, bytes_read, bytes_written;
+	atomic_uint_fast64_t reads, writes, notifies, upkeep, bytes_read, bytes_written;
 };
 
 enum wop_kind {
@@ -67,7 +68,6 @@ struct rop_range {
 };
 
 struct MfRop {
-	bool uncounted;
 	bool want_xattrs;
 	unsigned n_ranges;
 	struct rop_range range[MF_ROP_RANGES];
@@ -531,11 +531,6 @@ void mf_rop_free(MfRop *rop)
 	g_free(rop);
 }
 
-void mf_rop_uncounted(MfRop *rop)
-{
-	rop->uncounted = true;
-}
-
 void mf_rop_xattrs(MfRop *rop)
 {
 	rop->want_xattrs = true;
@@ -646,8 +641,7 @@ int mf_pool_read(MfPool *pool, enum mf_pool_which which, const char *oid, MfRop 
 		const void *in = g_bytes_get_data(rop->exec_in, &len);
 		rados_read_op_exec(op, rop->class_name, rop->method, in, len, &exec_buf, &exec_len, &exec_rval);
 	}
-	if (!rop->uncounted)
-		atomic_fetch_add(&pool->reads, 1);
+	atomic_fetch_add(strcmp(oid, MF_OID_MEMBERS) == 0 ? &pool->upkeep : &pool->reads, 1);
 	r = rados_read_op_operate(op, pool->client->io[which], oid, LIBRADOS_OPERATION_NOFLAG);
 	if (r < 0) {
 		if (xattr_iter)
@@ -869,7 +863,7 @@ static int ask(MfPool *pool, const char *oid, unsigned timeout_s, GBytes **ret_a
 	char *reply = NULL;
 	size_t len = 0;
 
-	atomic_fetch_add(&pool->notifies, 1);
+	atomic_fetch_add(&pool->upkeep, 1);
 	int r = rados_notify2(pool->client->io[MF_POOL_META], oid, NULL, 0, (uint64_t)timeout_s * 1000, &reply, &len);
 	return count_watchers(r, reply, len, ret_answer, ret_alive, ret_silent);
 }
@@ -988,6 +982,7 @@ void mf_pool_counts(MfPool *pool, struct mf_pool_counts *ret_counts)
 		atomic_load(&pool->reads),
 		atomic_load(&pool->writes),
 		atomic_load(&pool->notifies),
+		atomic_load(&pool->upkeep),
 		atomic_load(&pool->bytes_read),
 		atomic_load(&pool->bytes_written),
 	};

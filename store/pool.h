@@ -81,8 +81,6 @@ MfRop *mf_rop_new(void);
 void mf_rop_free(MfRop *rop); /* NULL ok */
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(MfRop, mf_rop_free)
 
-/* Not to be counted: it goes with the clock, not with what users do. */
-void mf_rop_uncounted(MfRop *rop);
 void mf_rop_xattrs(MfRop *rop);
 /* At most @max pairs behind @after whose key starts with @prefix; at most MF_ROP_RANGES of these. */
 void mf_rop_omap_range(MfRop *rop, const char *after, const char *prefix, unsigned max);
@@ -141,6 +139,8 @@ struct mf_pool_space {
 int mf_pool_space(MfPool *pool, struct mf_pool_space *ret_space);
 
 struct mf_pool_counts {
-	uint64_t reads, writes, notifies, bytes_read, bytes_written;
+	uint64_t reads, writes, notifies;
+	uint64_t upkeep; /* what goes on whether anybody works or not: looks at `members', pings. In none of the others */
+	uint64_t bytes_read, bytes_written;
 };
 void mf_pool_counts(MfPool *pool, struct mf_pool_counts *ret_counts);

@@ -672,7 +672,8 @@ int mf_commit_wait(MfShard *shard)
 	mf_dir_pin(dir);
 	shard->seq_wanted = MAX(shard->seq_wanted, seq);
 	mf_commit_start(shard);
-	while (shard->seq_done < seq && !shard->gone) {
+	/* With the lease went all that there was. */
+	while (shard->seq_done < seq && !shard->gone && !dir->passed) {
 		if (shard->failures != failures && shard->failed_seq >= seq && shard->failed_error != -ETIMEDOUT) {
 			r = shard->failed_error;
 			break;

@@ -40,6 +40,5 @@ int mf_commit_all(MfFs *fs);
 /* The thread that commits what is due. */
 void *mf_commit_flusher(void *fs);
 
-/* NULL batch ok. */
 bool mf_batch_has_key(const struct mf_batch *batch, const char *key);
 bool mf_batch_key_state(const struct mf_batch *batch, const char *key, bool *ret_sets);

@@ -265,8 +265,24 @@ static void free_memory(MfFs *fs)
 	}
 }
 
+/* Any; waiting for one may start another in a directory that was looked at before. */
+static MfShard *with_batch(MfFs *fs)
+{
+	for (GList *link = fs->dir_lru.head; link; link = link->next) {
+		MfDir *dir = link->data;
+		for (unsigned i = 0; i < dir->shards->len; i++) {
+			MfShard *shard = dir->shards->pdata[i];
+			if (shard->batch)
+				return shard;
+		}
+	}
+	return NULL;
+}
+
 int mf_fs_close(MfFs *fs)
 {
+	MfShard *shard;
+
 	g_mutex_lock(&fs->lock);
 	fs->closing = true;
 	drop_references(fs);
@@ -288,13 +304,10 @@ int mf_fs_close(MfFs *fs)
 	g_thread_join(fs->rejoiner);
 	/* Commits whose result is unknown end by themselves after op_timeout; their callbacks need this memory. */
 	g_mutex_lock(&fs->lock);
-	for (GList *link = fs->dir_lru.head; link; link = link->next) {
-		MfDir *dir = link->data;
-		for (unsigned i = 0; i < dir->shards->len; i++) {
-			MfShard *shard = dir->shards->pdata[i];
-			while (shard->batch)
-				g_cond_wait(&shard->cond, &fs->lock);
-		}
+	while ((shard = with_batch(fs))) {
+		MfDir *dir = mf_dir_pin(shard->dir);
+		g_cond_wait(&shard->cond, &fs->lock);
+		mf_dir_unpin(dir);
 	}
 	mf_reaper_drain(fs);
 	g_mutex_unlock(&fs->lock);

@@ -219,14 +219,15 @@ static int hand_over(MfDir *dir)
 
 	mf_dir_queue_shared(dir);
 	dir->passing = true;
+	MfShard *head = dir->shards->pdata[0];
 	int r = commit_all(dir);
-	/* Nobody may be served before it is known whether the lease is gone. */
-	wait_for_batch(dir->shards->pdata[0]);
+	/* One under way may pass the lease at any moment: nobody may enter before it is known whether it did. */
+	wait_for_batch(head);
 	dir->passing = false;
 	if (dir->passed)
 		r = 0;
-	if (r == 0 && !dir->passed)
-		r = pass(dir);
+	else if (r == 0)
+		r = mf_commit_is_needed(head) ? -EAGAIN : pass(dir);
 	dir->passed = false;
 	if (r < 0)
 		return r;

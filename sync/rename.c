@@ -271,11 +271,12 @@ static void finish_tail(MfFs *fs, void *arg)
 			r = until_committed(tail->child[i]->shards->pdata[0]);
 	}
 	tail->src_shard->blocked = false;
+	/* The loss first: without the intent nobody would make up for it. In one object they go together. */
+	if (r == 0 && tail->src_head != tail->src_shard)
+		r = until_committed(tail->src_shard);
 	if (r == 0) {
 		mf_dir_set_value(tail->src_head->dir, tail->src_head, tail->intent_key, NULL);
-		r = until_committed(tail->src_shard);
-		if (r == 0 && tail->src_head != tail->src_shard)
-			r = until_committed(tail->src_head);
+		r = until_committed(tail->src_head);
 	}
 	if (r == 0 && !tail->dst_shard->gone)
 		mf_dir_set_value(tail->dst_shard->dir, tail->dst_shard, tail->gain_key, NULL);
@@ -968,6 +969,9 @@ static int recover_one(MfDir *dir, const struct mf_kv *kv)
 	g_mutex_lock(&fs->lock);
 	if (r == 1) {
 		r = finish_loss(dir, &rec);
+		MfShard *shard = mf_dir_shard(dir, rec.src_key);
+		if (r == 0 && shard != head)
+			r = mf_commit_wait(shard); /* before the intent is gone */
 		if (r == 0) {
 			struct marker *marker = g_new0(struct marker, 1);
 			marker->dir = mf_dir_pin(dir);

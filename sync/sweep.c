@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "sync/sweep.h"
 
+#include "sync/commit.h"
 #include "sync/dir.h"
 #include "sync/dotlock.h"
 #include "sync/hold.h"
@@ -11,8 +12,23 @@
 
 #include <errno.h>
 
-/* Does @dir_ino, once loaded, name the inode? 1 yes, 0 no. The load also finishes renames and the to-delete list. */
-static int is_named(MfFs *fs, uint64_t dir_ino, uint64_t ino)
+#define ANY_TAG UINT64_MAX
+
+static bool has_name(MfFs *fs, uint64_t ino, uint64_t tag)
+{
+	const MfInode *inode = mf_inode_find(fs, ino);
+
+	for (const MfDentry *name = inode ? inode->names : NULL; name; name = name->next_name) {
+		if (tag == ANY_TAG || name->tag == tag)
+			return true;
+	}
+	/* Deleted, and on its way out by the to-delete list. */
+	return tag == ANY_TAG && inode && inode->pins > 0;
+}
+
+/* Does @dir_ino, once loaded, name the inode, with that reference? 1 yes, 0 no, nor will it after a crash. The load also
+ * finishes renames and the to-delete list. */
+static int is_named(MfFs *fs, uint64_t dir_ino, uint64_t ino, uint64_t tag)
 {
 	enum mf_space space;
 	MfDir *dir;
@@ -28,12 +44,13 @@ static int is_named(MfFs *fs, uint64_t dir_ino, uint64_t ino)
 	r = mf_dir_get(fs, inode, MF_LEASE_SHARED, &dir, &space);
 	if (r == 0) {
 		r = mf_dir_complete(dir);
-		if (r == 0) {
-			MfInode *found = mf_inode_find(fs, ino);
-			r = found && found->names != NULL;
-			/* Deleted, and on its way out by the to-delete list. */
-			if (r == 0 && found)
-				r = found->pins > 0;
+		if (r == 0)
+			r = has_name(fs, ino, tag);
+		/* A name that was removed just now is still in RADOS, and must not come back without its bytes. */
+		if (r == 0 && dir->lease.mode == MF_LEASE_EXCLUSIVE) {
+			r = mf_commit_dir(dir);
+			if (r == 0)
+				r = has_name(fs, ino, tag);
 		}
 		mf_dir_put(dir);
 	}
@@ -108,7 +125,7 @@ static int sweep_object(MfFs *fs, enum mf_kind kind, uint64_t ino)
 		return 0;
 	r = dir == 0 ? 0 : object_exists(fs, dir);
 	if (r == 1)
-		r = is_named(fs, dir, ino);
+		r = is_named(fs, dir, ino, ANY_TAG);
 	if (r != 0)
 		return r < 0 ? r : 0;
 	g_debug("%s: no directory names it: removed", oid);
@@ -155,16 +172,7 @@ static int is_referenced(MfFs *fs, const struct mf_reference *reference)
 {
 	int r = object_exists(fs, reference->dir);
 
-	if (r == 1)
-		r = is_named(fs, reference->dir, reference->ino);
-	if (r != 1)
-		return r;
-	r = 0;
-	g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&fs->lock);
-	MfInode *inode = mf_inode_find(fs, reference->ino);
-	for (MfDentry *name = inode ? inode->names : NULL; name; name = name->next_name)
-		r |= name->tag == reference->tag;
-	return r;
+	return r == 1 ? is_named(fs, reference->dir, reference->ino, reference->tag) : r;
 }
 
 /* References taken for names that never came. Putting one that was not taken, or twice, changes nothing. */

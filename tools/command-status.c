@@ -1,13 +1,10 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "tools/command.h"
-#include "tools/ctlclient.h"
+#include "tools/place.h"
 
-#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-
-#define ASK_TIMEOUT_MS 5000
 
 static json_int_t number(json_t *object, const char *key)
 {
@@ -49,6 +46,21 @@ static void print_cache(json_t *doc)
 	print_row("cached", "%s of %s: %" JSON_INTEGER_FORMAT " inodes, %" JSON_INTEGER_FORMAT " directories", bytes,
 		limit, number(doc, "inodes"), number(doc, "directories"));
 	print_row("not written", "%" JSON_INTEGER_FORMAT " objects", number(doc, "dirty"));
+}
+
+static void print_leases(json_t *doc)
+{
+	json_t *leases = json_object_get(doc, "leases");
+	json_t *locks = json_object_get(doc, "locks");
+
+	if (leases)
+		print_row("leases",
+			"%" JSON_INTEGER_FORMAT " shared, %" JSON_INTEGER_FORMAT " exclusive; %" JSON_INTEGER_FORMAT
+			" recalls served",
+			number(leases, "shared"), number(leases, "exclusive"), number(leases, "recalls"));
+	if (locks)
+		print_row("file locks", "%" JSON_INTEGER_FORMAT " held, %" JSON_INTEGER_FORMAT " requests wait",
+			number(locks, "held"), number(locks, "waiting"));
 }
 
 static void print_rados(json_t *doc)
@@ -102,34 +114,9 @@ static void print_doc(json_t *doc)
 	print_row("since", "%s", since_text);
 	print_row("process", "%" JSON_INTEGER_FORMAT ", mailfs %s", number(doc, "pid"), string(doc, "version"));
 	print_cache(doc);
+	print_leases(doc);
 	print_rados(doc);
 	print_ops(doc);
-}
-
-/* Every daemon's answer. MF_EXIT_FAILURE if one that lives does not give any. */
-static int ask_all(const char *run_dir, json_t *docs)
-{
-	g_autoptr(GPtrArray) paths = NULL;
-	int status = 0;
-	int r;
-
-	r = mf_ctlclient_list(run_dir, &paths);
-	if (r < 0)
-		return mf_command_fail("status: %s: %s", run_dir, g_strerror(-r));
-
-	for (guint i = 0; i < paths->len; i++) {
-		const char *path = g_ptr_array_index(paths, i);
-		json_t *doc = NULL;
-
-		r = mf_ctlclient_ask(path, "status", ASK_TIMEOUT_MS, &doc);
-		if (r == -ECONNREFUSED || r == -ENOENT)
-			fprintf(stderr, "mailfsctl: status: %s: its daemon has died\n", path);
-		else if (r < 0)
-			status = mf_command_fail("status: %s: %s", path, g_strerror(-r));
-		else
-			json_array_append_new(docs, doc);
-	}
-	return status;
 }
 
 static void print_docs(const char *run_dir, json_t *docs)
@@ -163,7 +150,7 @@ int mf_command_status(const struct mf_command *command, int argc, char **argv)
 		return r == MF_EXIT_DONE ? 0 : r;
 
 	docs = json_array();
-	r = ask_all(conf->run_dir, docs);
+	r = mf_place_ask_all(conf->run_dir, "status", "status", docs);
 	if (as_json) {
 		json_dumpf(docs, stdout, JSON_INDENT(2));
 		putchar('\n');

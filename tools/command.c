@@ -80,9 +80,14 @@ int mf_command_parse(const struct mf_command *command, int argc, char **argv, co
 
 	unsigned n = words ? g_strv_length(words) : 0;
 
-	if (n != (*command->arguments ? 1 : 0)) {
+	unsigned most = *command->arguments ? 1 : 0;
+	unsigned least = *command->arguments == '[' ? 0 : most;
+
+	if (n < least || n > most) {
 		mf_command_fail("%s: %s (see --help)", command->name,
-			!*command->arguments ? "no argument is wanted" : "one argument is wanted");
+			most == 0    ? "no argument is wanted" :
+			least == 0 ? "one argument at most is wanted" :
+				       "one argument is wanted");
 		return MF_EXIT_USAGE;
 	}
 

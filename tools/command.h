@@ -21,13 +21,17 @@ enum {
 struct mf_command {
 	const char *name;
 	int (*run)(const struct mf_command *command, int argc, char **argv);
-	const char *arguments; /* "MOUNTPOINT", or "" for none */
+	const char *arguments; /* "MOUNTPOINT", "[PATH]" for one that may be left out, "" for none */
 	const char *help;
 };
 
 int mf_command_mkfs(const struct mf_command *command, int argc, char **argv);
 int mf_command_status(const struct mf_command *command, int argc, char **argv);
 int mf_command_umount(const struct mf_command *command, int argc, char **argv);
+int mf_command_nodes(const struct mf_command *command, int argc, char **argv);
+int mf_command_leases(const struct mf_command *command, int argc, char **argv);
+int mf_command_locks(const struct mf_command *command, int argc, char **argv);
+int mf_command_evict(const struct mf_command *command, int argc, char **argv);
 int mf_command_conf(const struct mf_command *command, int argc, char **argv);
 int mf_command_key(const struct mf_command *command, int argc, char **argv);
 

@@ -9,7 +9,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
-#define ANSWER_MAX (1 << 20)
+#define ANSWER_MAX (256u << 20) /* a list of what a large node holds */
 
 static gint by_name(gconstpointer a, gconstpointer b)
 {

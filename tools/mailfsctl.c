@@ -9,6 +9,10 @@
 static const struct mf_command commands[] = {
 	{ "mkfs", mf_command_mkfs, "", "make an empty filesystem in the pools" },
 	{ "status", mf_command_status, "", "show the mounts of this machine" },
+	{ "nodes", mf_command_nodes, "", "show the nodes of the filesystem, and whether they answer" },
+	{ "leases", mf_command_leases, "[PATH]", "show who holds a directory, or what this machine holds" },
+	{ "locks", mf_command_locks, "[PATH]", "show file locks, and who waits for them" },
+	{ "evict", mf_command_evict, "NODE", "end a node that hangs, so that others get what it holds" },
 	{ "umount", mf_command_umount, "MOUNTPOINT", "unmount, and wait until all is written" },
 	{ "conf", mf_command_conf, "", "show the settings in force" },
 	{ "key", mf_command_key, "", "print the ceph command that makes the key of the nodes" },
@@ -22,11 +26,19 @@ static void usage(FILE *to)
 	fprintf(to, "\n\"mailfsctl COMMAND --help\" shows the options of one. See mailfsctl(8).\n");
 }
 
+/* What the layers below log is for the daemon; a command says what failed. */
+static void ignore(const char *domain, GLogLevelFlags level, const char *message, void *arg)
+{
+	if (level & G_LOG_FLAG_FATAL)
+		g_log_default_handler(domain, level, message, arg);
+}
+
 int main(int argc, char **argv)
 {
 	g_autofree char *name = g_path_get_basename(argc > 0 ? argv[0] : "mailfsctl");
 
 	setlocale(LC_CTYPE, "");
+	g_log_set_default_handler(ignore, NULL);
 	if (g_str_has_prefix(name, "umount."))
 		return mf_command_umount_helper(argc, argv);
 

@@ -52,6 +52,10 @@ refuses 2 "unknown command 'foo'" foo
 refuses 2 'Unknown option --foo' status --foo
 refuses 2 'one argument is wanted' umount
 refuses 2 'no argument is wanted' status x
+refuses 2 'one argument at most is wanted' leases x y
+refuses 2 'one argument at most is wanted' locks x y
+refuses 2 'one argument is wanted' evict
+refuses 2 'no argument is wanted' nodes x
 refuses 2 "unknown key 'foo'" conf -c "$dir/empty.conf" -o foo=1
 refuses 2 'bad value' conf -c "$dir/empty.conf" -o cache_size=1
 refuses 1 "bad.conf: unknown key 'foo'" conf -c "$dir/bad.conf"
@@ -62,6 +66,13 @@ shows status -c "$dir/empty.conf" -o run_dir="$dir/run"
 grep -q 'no mailfs is running' "$dir/out" || fail "status without a daemon: $(cat "$dir/out")"
 shows status --json -c "$dir/empty.conf" -o run_dir="$dir/run"
 [ "$(cat "$dir/out")" = '[]' ] || fail "status --json without a daemon: $(cat "$dir/out")"
+for command in leases locks; do
+	refuses 1 'no mailfs is mounted' $command -c "$dir/empty.conf" "$dir/plain"
+	shows $command -c "$dir/empty.conf" -o run_dir="$dir/run"
+	grep -q 'no mailfs is running' "$dir/out" || fail "$command without a daemon: $(cat "$dir/out")"
+	shows $command --json -c "$dir/empty.conf" -o run_dir="$dir/run"
+	[ "$(cat "$dir/out")" = '[]' ] || fail "$command --json without a daemon: $(cat "$dir/out")"
+done
 shows conf -c "$dir/empty.conf" -o commit_interval=0.5 --changed
 [ "$(cat "$dir/out")" = $'[mailfs]\ncommit_interval = 0.5' ] || fail "conf --changed: $(cat "$dir/out")"
 [ "$("$mailfsctl" key -c "$dir/empty.conf" -o data_pool=mailfs_meta | tail -1)" = \

@@ -281,7 +281,7 @@ void check_return(Call *call, int result)
 		return;
 	}
 	if (ignore(call, result))
-		result = is_change(call->kind) && !call->after_loss ? CK_UNKNOWN : CK_FAILED;
+		result = is_change(call->kind) ? CK_UNKNOWN : CK_FAILED;
 	if (result == CK_UNKNOWN && is_change(call->kind)) {
 		if (!lost[call->life])
 			note_undurable(reg, call->life, moment);

@@ -373,10 +373,6 @@ void mf_rop_free(MfRop *rop)
 	g_free(rop);
 }
 
-void mf_rop_uncounted(MfRop *rop)
-{
-}
-
 void mf_rop_xattrs(MfRop *rop)
 {
 	rop->want_xattrs = true;

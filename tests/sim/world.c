@@ -123,6 +123,7 @@ static void unmount_node(struct node *node)
 		check_life_lost(node->life);
 	mf_node_leave(node->node, r == 0);
 	mf_pool_close(node->pool);
+	node->fs = NULL;
 }
 
 static void *client_main(void *arg)
@@ -335,6 +336,7 @@ static void alone(struct node *node, void *(*func)(void *))
 {
 	node->life = sched_new_life();
 	wrap_set_machine(node->life, (int)node->index);
+	node->fs = NULL;
 	node->fenced = node->ending = node->closing = false;
 	kernel_start(node);
 	sched_join(sched_spawn(node->life, node->name, func, node, true));
@@ -364,7 +366,7 @@ static void *driver(void *arg)
 	char *error = NULL;
 	unsigned split = sched_chance(2500) ? 6 : 10000; /* below what a user may set */
 	unsigned op_timeout = sched_between(2, 8) * 1000;
-	unsigned watch_timeout = sched_chance(7000) ? 3 : sched_between(1, 5);
+	unsigned watch_timeout = sched_chance(7000) ? 3 : sched_between(2, 5);
 	unsigned recall_timeout = sched_between(1, 12) * 1000;
 	uint64_t cache = sched_chance(2000) ? 1 << 14 : 64 << 20;
 	bool sync_rename = sched_chance(2000);
