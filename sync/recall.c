@@ -372,7 +372,8 @@ static void yield(MfFs *fs, void *arg)
 
 void mf_recall_pending(MfDir *dir)
 {
-	if (dir->waiters->len == 0 || dir->yielding || dir->fs->closing)
+	/* Fenced: there is nothing to give up, and the end of this life waits for such jobs to end. */
+	if (dir->waiters->len == 0 || dir->yielding || dir->fs->closing || mf_node_is_fenced(dir->fs->node))
 		return;
 	dir->yielding = true;
 	mf_fs_work(dir->fs, yield, mf_dir_pin(dir));
