@@ -9,7 +9,8 @@
  *   list     readdir and lstat of everything in DIR/list/cur; one sample a pass
  *   read     open, read to the end, close messages of DIR/list/cur in random order; one sample a message
  *
- * Each thread works in a Maildir of its own (DIR/<workload>.<thread>) unless --shared puts all into one.
+ * Each thread works in a Maildir of its own (DIR/<workload>.<thread>) unless --shared puts all into one. With
+ * --box NAME, deliver and flag work in DIR/NAME, and list lists DIR/NAME/new.
  * Prints one JSON line.
  */
 #include <dirent.h>
@@ -31,7 +32,9 @@
 struct bench {
 	const char *root;
 	gboolean shared;
+	char *box;
 	gboolean use_link;
+	gboolean no_sync;
 	size_t size;
 	char *tag;	 /* makes the names of this process unique */
 	char **boxes;	 /* one a thread; all the same with --shared */
@@ -76,8 +79,9 @@ static int make_boxes(struct bench *bench, const char *workload)
 {
 	bench->boxes = g_new0(char *, bench->threads + 1);
 	for (unsigned t = 0; t < bench->threads; t++) {
-		bench->boxes[t] = bench->shared ? g_strdup_printf("%s/%s.shared", bench->root, workload)
-						: g_strdup_printf("%s/%s.%u", bench->root, workload, t);
+		bench->boxes[t] = bench->box	  ? g_build_filename(bench->root, bench->box, NULL)
+				  : bench->shared ? g_strdup_printf("%s/%s.shared", bench->root, workload)
+						  : g_strdup_printf("%s/%s.%u", bench->root, workload, t);
 		int r = make_maildir(bench->boxes[t]);
 
 		if (r < 0)
@@ -149,7 +153,7 @@ static int deliver(void *arg, unsigned thread, uint64_t index)
 
 	mf_payload_stamp(buf, bench->size, index << 16 | thread);
 	snprintf(name, sizeof name, "%s.M%" PRIu64 "T%u.bench", bench->tag, index, thread);
-	return put_message(bench, bench->boxes[thread], "new", name, buf, TRUE);
+	return put_message(bench, bench->boxes[thread], "new", name, buf, !bench->no_sync);
 }
 
 static void flag_name(const struct bench *bench, unsigned thread, uint64_t message, bool seen, char *ret, size_t size)
@@ -298,7 +302,10 @@ int main(int argc, char **argv)
 		{ "size", 's', 0, G_OPTION_ARG_INT, &size, "bytes of a message (8192)", "BYTES" },
 		{ "seed", 0, 0, G_OPTION_ARG_INT, &seed, "order in which read takes the messages (1)", "N" },
 		{ "shared", 0, 0, G_OPTION_ARG_NONE, &bench.shared, "all threads in one Maildir", NULL },
+		{ "box", 0, 0, G_OPTION_ARG_STRING, &bench.box, "all threads in this Maildir of DIR; list its new/",
+			"NAME" },
 		{ "link", 0, 0, G_OPTION_ARG_NONE, &bench.use_link, "deliver by link + unlink, as Postfix does", NULL },
+		{ "no-sync", 0, 0, G_OPTION_ARG_NONE, &bench.no_sync, "deliver without fsync", NULL },
 		{ "drop-pages", 0, 0, G_OPTION_ARG_NONE, &fadvise, "read: evict the messages' pages first", NULL },
 		{ "pause", 0, 0, G_OPTION_ARG_NONE, &pause_first, "say when prepared, measure after a line on stdin",
 			NULL },
@@ -329,7 +336,8 @@ int main(int argc, char **argv)
 	bench.payloads = g_new0(char *, bench.threads + 1);
 	for (unsigned t = 0; t < bench.threads; t++)
 		bench.payloads[t] = mf_payload_new(bench.size, t);
-	bench.list_dir = g_build_filename(bench.root, "list", "cur", NULL);
+	bench.list_dir = bench.box ? g_build_filename(bench.root, bench.box, "new", NULL)
+				   : g_build_filename(bench.root, "list", "cur", NULL);
 
 	if (g_str_equal(workload, "deliver")) {
 		fn = deliver;
