@@ -286,6 +286,13 @@ static int compare_incarnations(gconstpointer a, gconstpointer b)
 	return x < y ? -1 : x > y;
 }
 
+static bool is_evicting(MfNode *node, uint32_t inc)
+{
+	g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&node->state);
+
+	return GPOINTER_TO_UINT(g_hash_table_lookup(node->members, GUINT_TO_POINTER(inc))) == MF_MEMBER_EVICTING;
+}
+
 /* Those that ended elsewhere, and the one that comes after us in a ring of all: each node is watched by one. */
 static void look_after_others(MfNode *node)
 {
@@ -305,8 +312,11 @@ static void look_after_others(MfNode *node)
 		unsigned alive = 0, silent = 0;
 		int r = mf_pool_ping(node->pool, oid, 1, &alive, &silent);
 		bool away = r == -ENOENT || (r == 0 && alive == 0 && silent == 0);
-		/* One that was only stopped goes on as if nothing had been, unless somebody needs what it holds. */
-		if (!away || node->missed != next) {
+		/* One that was only stopped goes on as if nothing had been, unless somebody needs what it holds. Whoever evicts
+		 * one may not be a node: then nobody else would sweep what it leaves. */
+		if (away && is_evicting(node, next)) {
+			mf_node_bury(node, next, false);
+		} else if (!away || node->missed != next) {
 			node->missed = away ? next : 0;
 			node->missed_ms = boottime_ms();
 		} else if (boottime_ms() - node->missed_ms > MISSED_MS) {
