@@ -2,11 +2,13 @@
 #include "sync/dir.h"
 
 #include "locking/stamp.h"
+#include "sync/attr.h"
 #include "sync/commit.h"
 #include "sync/dotlock.h"
 #include "sync/file.h"
 #include "sync/hold.h"
 #include "sync/inode.h"
+#include "sync/message.h"
 #include "sync/opened.h"
 #include "sync/reaper.h"
 #include "sync/ring.h"
@@ -111,7 +113,7 @@ void mf_inode_set_home(MfInode *inode, MfDir *dir)
 	if (inode->dir)
 		g_hash_table_remove(inode->dir->loaded, inode);
 	inode->dir = dir;
-	if (dir && inode->file)
+	if (dir && (inode->file || (inode->message && inode->unsealed)))
 		g_hash_table_add(dir->loaded, inode);
 }
 
@@ -341,7 +343,15 @@ static void renew_attr(MfInode *inode, const struct mf_dirent_record *rec)
 	inode->unsealed = rec->flags & MF_DIRENT_UNSEALED;
 	if (inode->kind != MF_KIND_MESSAGE && inode->kind != MF_KIND_SYMLINK)
 		return;
+	struct mf_attr before = inode->attr;
 	inode->attr = rec->attr;
+	/* Its one writer is here, and what he has written is newer than any entry. */
+	if (inode->unsealed && inode->writers > 0) {
+		inode->attr.size = before.size;
+		inode->attr.mtime = MAX(before.mtime, rec->attr.mtime);
+		inode->attr.ctime = MAX(before.ctime, rec->attr.ctime);
+		return;
+	}
 	inode->attr_loaded = !inode->linked && !inode->unsealed;
 }
 
@@ -418,22 +428,26 @@ int mf_dir_renew(MfShard *shard, const struct mf_kv *kv)
 	MfDentry *dentry = mf_dir_peek(dir, kv->key);
 	struct mf_dirent_record rec;
 
-	if (!dentry)
-		return mf_dir_attach(shard, kv);
 	int r = mf_dirent_decode(g_bytes_get_data(kv->value, NULL), g_bytes_get_size(kv->value), &rec);
 	if (r < 0) {
 		g_warning("d.%016" G_GINT64_MODIFIER "x: entry '%s' is damaged", dir->inode->ino, kv->key);
 		return -EIO;
 	}
-	if (dentry->inode->ino != rec.ino || dentry->inode->kind != rec.kind) {
-		mf_dirent_clear(&rec);
+	if (dentry && (dentry->inode->ino != rec.ino || dentry->inode->kind != rec.kind)) {
 		mf_dir_vanish(shard, kv->key);
-		return mf_dir_attach(shard, kv);
+		dentry = NULL;
 	}
-	dentry->tag = rec.tag;
-	renew_attr(dentry->inode, &rec);
+	if (!dentry) {
+		r = mf_dir_attach(shard, kv);
+		dentry = mf_dir_peek(dir, kv->key);
+	}
+	/* Also of one that is here under another name still: it was renamed. */
+	if (r == 0 && dentry) {
+		dentry->tag = rec.tag;
+		renew_attr(dentry->inode, &rec);
+	}
 	mf_dirent_clear(&rec);
-	return 0;
+	return r;
 }
 
 void mf_dir_vanish(MfShard *shard, const char *key)
@@ -465,8 +479,13 @@ void mf_dir_queue_shared(MfDir *dir)
 
 	for (unsigned i = 0; i < inodes->len; i++) {
 		MfInode *inode = inodes->pdata[i];
-		if (inode->removed && mf_file_is_dirty(inode))
+		if (inode->kind == MF_KIND_MESSAGE) {
+			/* Visible while it is being written: the others see it as it is now. */
+			if (inode->unsealed && mf_message_is_dirty(inode))
+				mf_attr_changed(inode);
+		} else if (inode->removed && mf_file_is_dirty(inode)) {
 			mf_dir_dirty_file(inode);
+		}
 	}
 }
 
@@ -476,6 +495,8 @@ void mf_dir_unload(MfDir *dir)
 
 	for (unsigned i = 0; i < inodes->len; i++) {
 		MfInode *inode = inodes->pdata[i];
+		if (inode->kind == MF_KIND_MESSAGE)
+			continue;
 		/* One that only this node has open any more is nobody else's business. */
 		if (inode->removed && !mf_opened_elsewhere(dir, inode->ino))
 			continue;

@@ -123,7 +123,7 @@ static int begin(MfFs *fs, const MfHandle *handle, enum mf_lease_mode mode, MfDi
 	/* A plain file may have changed in every way since its lease was lost. */
 	if (inode->dead || (inode->kind == MF_KIND_FILE && handle->life != fs->life))
 		return -EIO;
-	if (inode->kind == MF_KIND_MESSAGE && inode->attr_loaded)
+	if (inode->kind == MF_KIND_MESSAGE && inode->attr_loaded && !inode->unsealed)
 		return 0;
 	return mf_attr_hold(fs, inode, mode, ret_dir);
 }

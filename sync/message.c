@@ -817,6 +817,19 @@ ssize_t mf_message_read(MfFs *fs, MfInode *inode, void *buf, size_t len, uint64_
 
 /* ---- attributes and references ---- */
 
+/* They were read when it was shorter. */
+static void forget_bytes(MfFs *fs, MfInode *inode)
+{
+	MfMessage *m = inode->message;
+
+	for (unsigned k = 0; m && k < m->stripes->len; k++)
+		mf_stripecache_drop(fs->cache, inode->ino, k);
+	if (m && g_mutex_trylock(&m->lock)) {
+		g_array_set_size(m->stripes, 0);
+		g_mutex_unlock(&m->lock);
+	}
+}
+
 int mf_message_load_attr(MfFs *fs, MfInode *inode)
 {
 	g_autofree char *oid = mf_oid_message(inode->ino, 0);
@@ -842,11 +855,15 @@ int mf_message_load_attr(MfFs *fs, MfInode *inode)
 	if (r == 0 && !inode->attr_loaded) {
 		GBytes *linked = mf_rop_get_xattr(rop, MF_XATTR_LINKED);
 		if (inode->unsealed) {
-			/* A crash cut the writing short: what the header says is what there is. */
+			/* What the header says is what there is; a node that is dead will not write more. */
+			forget_bytes(fs, inode);
 			inode->attr.size = rec.attr.size;
-			inode->unsealed = false;
-			if (inode->names)
-				mf_dir_dirty_dentry(inode->names);
+			inode->attr.mtime = MAX(inode->attr.mtime, rec.attr.mtime);
+			enum mf_holder writer = mf_node_holder(fs->node, (uint32_t)(inode->ino >> 32));
+			if (writer != MF_HOLDER_LIVE && inode->dir && inode->dir->lease.mode == MF_LEASE_EXCLUSIVE) {
+				inode->unsealed = false;
+				mf_attr_changed(inode);
+			}
 		}
 		if (linked && mf_attr_record_decode(g_bytes_get_data(linked, NULL), g_bytes_get_size(linked), &attr) == 0)
 			inode->attr = attr;

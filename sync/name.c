@@ -156,6 +156,8 @@ static MfInode *make_file(
 		mf_message_start(fs, inode);
 		/* Made where everybody looks: visible at once, sealed at its last close. */
 		inode->published = inode->unsealed = !local;
+		if (inode->unsealed)
+			g_hash_table_add(p->dir->loaded, inode);
 	} else {
 		inode->published = true;
 		mf_file_start(fs, inode);

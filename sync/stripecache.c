@@ -94,6 +94,15 @@ void mf_stripecache_put(MfStripeCache *cache, uint64_t ino, uint32_t index, GByt
 		drop(cache, cache->lru.tail->data);
 }
 
+void mf_stripecache_drop(MfStripeCache *cache, uint64_t ino, uint32_t index)
+{
+	g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&cache->lock);
+	struct entry *e = g_hash_table_lookup(cache->entries, &(struct entry){ .ino = ino, .index = index });
+
+	if (e)
+		drop(cache, e);
+}
+
 uint64_t mf_stripecache_bytes(MfStripeCache *cache)
 {
 	g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&cache->lock);

@@ -15,4 +15,5 @@ MfStripeCache *mf_stripecache_new(uint64_t limit);
 MfStripeCache *mf_stripecache_free(MfStripeCache *cache); /* NULL ok */
 GBytes *mf_stripecache_get(MfStripeCache *cache, uint64_t ino, uint32_t index); /* a reference, or NULL */
 void mf_stripecache_put(MfStripeCache *cache, uint64_t ino, uint32_t index, GBytes *plain);
+void mf_stripecache_drop(MfStripeCache *cache, uint64_t ino, uint32_t index); /* if it is there */
 uint64_t mf_stripecache_bytes(MfStripeCache *cache);
