@@ -387,9 +387,9 @@ static int copy(struct client *client)
 	kernel_unlock(node, ino, true);
 	kernel_unlock(node, to, true);
 	/* The source may be gone since it was found. */
-	check_return(call, r == -ENOENT ? CK_FAILED : outcome(r));
+	check_return(call, r == -ENOENT || r == -ESTALE ? CK_FAILED : outcome(r));
 	/* Only a link out of tmp is durable by itself. */
-	if (r < 0 && r != -ENOENT)
+	if (r < 0 && r != -ENOENT && r != -ESTALE)
 		unexpected(client, "copy", r);
 	return is_trouble(r) ? r : 0;
 }
