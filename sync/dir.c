@@ -939,5 +939,6 @@ void mf_dir_touch(MfDir *dir, const char *key)
 	inode->attr.mtime = now;
 	inode->attr.ctime = MAX(now, inode->attr.ctime);
 	shard->rec.times[space] = (struct mf_shard_times){ dir->mtime_gen[space], now, inode->attr.ctime };
-	shard->dirty_times = true;
+	/* The end of a mount takes names out of tmp wherever the lease is. */
+	shard->dirty_times |= dir->lease.mode == MF_LEASE_EXCLUSIVE && shard->loaded;
 }

@@ -143,12 +143,15 @@ class Faults:
                            stdin=subprocess.DEVNULL, stdout=log, stderr=log)
 
     def osd_killed(self):
-        """kill -9 of an OSD of three, size 2; it comes again with what it had."""
-        mailfs.expect(self.run.options.osds >= 3, "needs --osds 3 --store bluestore")
+        """kill -9 of an OSD of three, size 2; it comes again if it has kept what it had."""
+        mailfs.expect(self.run.options.osds >= 3, "needs --osds 3")
         for pool in ("mailfs_meta", "mailfs_data"):
             self._ceph(prefix="osd pool set", pool=pool, var="size", val="2")
             self._ceph(prefix="osd pool set", pool=pool, var="min_size", val="1")
-        self._load("OSD", lambda: self._end_daemon("osd.0"), lambda: self._start_daemon("osd", "0"), 15, False)
+        def heal():
+            if self.run.options.store == "bluestore":
+                self._start_daemon("osd", "0")
+        self._load("OSD", lambda: self._end_daemon("osd.0"), heal, 15, False)
 
     def mon_restarted(self):
         """kill -9 of the only monitor, and a new one after 5 s."""
