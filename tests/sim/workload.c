@@ -742,7 +742,7 @@ static int dotlock(struct client *client)
 	char name[32];
 	uint64_t parent;
 
-	snprintf(name, sizeof(name), "file%u.lock", i);
+	snprintf(name, sizeof(name), "file%u.excl", i);
 	int r = walk(client, "p", &parent);
 	if (r == 0)
 		r = begin(client);
@@ -1017,7 +1017,7 @@ void workload_setup(struct node *node)
 		dirs[i] = check_register(name, CK_ABSENT);
 	}
 	for (unsigned i = 0; i < DOTLOCKS; i++) {
-		snprintf(name, sizeof(name), "file%u.lock", i);
+		snprintf(name, sizeof(name), "file%u.excl", i);
 		dotlocks[i] = check_register(name, CK_ABSENT);
 	}
 	for (unsigned i = 0; i < SLOTS; i++) {
