@@ -188,6 +188,14 @@ int mf_recall_add_pass(MfDir *dir, MfWop *wop)
 		share ? MF_LEASE_SHARED : MF_LEASE_EXCLUSIVE, queue, &dir->after);
 }
 
+/* Without the lock. */
+static bool must_end(MfFs *fs)
+{
+	g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&fs->lock);
+
+	return fs->stopping || mf_node_is_fenced(fs->node);
+}
+
 /* Nothing was left to be committed: an operation of its own. */
 static int pass(MfDir *dir)
 {
@@ -203,10 +211,17 @@ static int pass(MfDir *dir)
 		return r;
 	struct mf_lease ours = dir->lease;
 	g_mutex_unlock(&fs->lock);
-	r = mf_pool_write(fs->pool, MF_POOL_META, oid, wop);
-	if (r == -ECANCELED || r == -ETIMEDOUT) {
-		int rr = still_ours(fs, oid, &ours);
-		r = rr == 1 ? 0 : rr == 0 ? -EAGAIN : rr;
+	for (bool unknown = false;;) {
+		r = mf_pool_write(fs->pool, MF_POOL_META, oid, wop);
+		unknown |= r == -ETIMEDOUT;
+		if (r == -ECANCELED || r == -ETIMEDOUT) {
+			int rr = still_ours(fs, oid, &ours);
+			r = rr == 1 ? 0 : rr == 0 ? -EAGAIN : rr;
+		}
+		/* One whose result is unknown may yet arrive: nobody may enter before it surely has, or cannot. */
+		if (!unknown || (r != -EAGAIN && r != -ETIMEDOUT) || must_end(fs))
+			break;
+		g_usleep(RETRY_US / 10);
 	}
 	g_mutex_lock(&fs->lock);
 	return r;
@@ -273,11 +288,14 @@ static int quit(MfDir *dir)
 		dir->upgrading = false;
 	}
 	g_mutex_unlock(&fs->lock);
-	for (;;) {
+	for (bool unknown = false;;) {
 		g_autoptr(MfRop) rop = mf_rop_new();
 		g_autoptr(MfWop) wop = mf_wop_new();
 		mf_rop_xattrs(rop);
 		r = mf_pool_read(fs->pool, MF_POOL_META, oid, rop);
+		/* We may have left already. */
+		if (r == -ETIMEDOUT && unknown && !must_end(fs))
+			continue;
 		if (r == 0 && sharing && !is_shared(mf_rop_get_xattr(rop, MF_XATTR_LEASE)))
 			r = -EAGAIN;
 		if (r == 0)
@@ -289,7 +307,8 @@ static int quit(MfDir *dir)
 		g_mutex_unlock(&fs->lock);
 		mf_wop_full_force(wop);
 		r = mf_pool_write(fs->pool, MF_POOL_META, oid, wop);
-		if (r != -ECANCELED)
+		unknown |= r == -ETIMEDOUT;
+		if (r != -ECANCELED && (r != -ETIMEDOUT || must_end(fs)))
 			break;
 	}
 	g_mutex_lock(&fs->lock);

@@ -2,6 +2,7 @@
 #include "tests/sim/sabotage.h"
 
 #include "locking/lease.h"
+#include "sync/commit.h"
 #include "tests/sim/pool.h"
 
 #include <errno.h>
@@ -10,7 +11,7 @@
 #pragma GCC diagnostic ignored "-Wmissing-prototypes"
 #pragma GCC diagnostic ignored "-Wmissing-declarations"
 
-static bool no_guard, no_deadline;
+static bool no_guard, no_deadline, early_release;
 
 static const struct {
 	const char *name;
@@ -19,6 +20,7 @@ static const struct {
 } breaks[] = {
 	{ "no-guard", &no_guard, "changes do not assert the epoch" },
 	{ "no-deadline", &no_deadline, "a node serves although its last ping is too old" },
+	{ "early-release", &early_release, "a lease is handed over before what was changed under it is committed" },
 	{ "missing-watch", &cluster_sabotage_ping, "who does not answer a ping at once is taken for dead" },
 };
 
@@ -68,4 +70,13 @@ int __wrap_mf_node_check(MfNode *node)
 	if (no_deadline)
 		return mf_node_is_fenced(node) ? -ESHUTDOWN : 0;
 	return __real_mf_node_check(node);
+}
+
+/* Who hands over finds nothing to commit. */
+bool __real_mf_commit_is_needed(const MfShard *shard);
+bool __wrap_mf_commit_is_needed(const MfShard *shard)
+{
+	if (early_release && shard->dir->draining)
+		return false;
+	return __real_mf_commit_is_needed(shard);
 }

@@ -387,9 +387,9 @@ static int copy(struct client *client)
 	kernel_unlock(node, ino, true);
 	kernel_unlock(node, to, true);
 	/* The source may be gone since it was found. */
-	check_return(call, r == -ENOENT ? CK_FAILED : outcome(r));
+	check_return(call, r == -ENOENT || r == -ESTALE ? CK_FAILED : outcome(r));
 	/* Only a link out of tmp is durable by itself. */
-	if (r < 0 && r != -ENOENT)
+	if (r < 0 && r != -ENOENT && r != -ESTALE)
 		unexpected(client, "copy", r);
 	return is_trouble(r) ? r : 0;
 }
@@ -742,7 +742,7 @@ static int dotlock(struct client *client)
 	char name[32];
 	uint64_t parent;
 
-	snprintf(name, sizeof(name), "file%u.lock", i);
+	snprintf(name, sizeof(name), "file%u.excl", i);
 	int r = walk(client, "p", &parent);
 	if (r == 0)
 		r = begin(client);
@@ -1017,7 +1017,7 @@ void workload_setup(struct node *node)
 		dirs[i] = check_register(name, CK_ABSENT);
 	}
 	for (unsigned i = 0; i < DOTLOCKS; i++) {
-		snprintf(name, sizeof(name), "file%u.lock", i);
+		snprintf(name, sizeof(name), "file%u.excl", i);
 		dotlocks[i] = check_register(name, CK_ABSENT);
 	}
 	for (unsigned i = 0; i < SLOTS; i++) {
