@@ -283,6 +283,8 @@ int mf_acquire(MfDir *dir, enum mf_lease_mode mode, int64_t deadline)
 		gone(dir);
 		r = -ESTALE;
 	}
+	if (r == -ESHUTDOWN)
+		mf_node_fence(fs->node);
 	if (r == -EBADMSG)
 		r = -EIO;
 	if (r == -EIO)

@@ -218,8 +218,10 @@ static int pass(MfDir *dir)
 			int rr = still_ours(fs, oid, &ours);
 			r = rr == 1 ? 0 : rr == 0 ? -EAGAIN : rr;
 		}
-		/* One whose result is unknown may yet arrive: nobody may enter before it surely has, or cannot. */
-		if (!unknown || (r != -EAGAIN && r != -ETIMEDOUT) || must_end(fs))
+		/* One whose result is unknown may yet arrive: nobody may enter before it surely has, or cannot. A refusal says
+		 * nothing either, for it may be that of a copy: the record must have been read. */
+		bool open = r == -ETIMEDOUT || (unknown && r == -EAGAIN);
+		if (!open || must_end(fs))
 			break;
 		g_usleep(RETRY_US / 10);
 	}
@@ -262,15 +264,17 @@ static int hand_over(MfDir *dir)
 	return 0;
 }
 
-static bool is_shared(GBytes *record)
+/* Our upgrade was faster than the recall of the share. */
+static bool is_upgraded(MfFs *fs, GBytes *record)
 {
+	uint32_t self = mf_node_incarnation(fs->node);
 	struct mf_lease_record rec;
 
 	if (!record || mf_lease_record_decode(g_bytes_get_data(record, NULL), g_bytes_get_size(record), &rec) < 0)
 		return false;
-	bool shared = rec.mode == MF_LEASE_SHARED;
+	bool upgraded = rec.mode == MF_LEASE_EXCLUSIVE && g_array_index(rec.holders, uint32_t, 0) == self;
 	mf_lease_record_clear(&rec);
-	return shared;
+	return upgraded;
 }
 
 /* Leaves a lease that we share, or one that we were given and do not use. -EAGAIN: our upgrade was faster. */
@@ -296,7 +300,7 @@ static int quit(MfDir *dir)
 		/* We may have left already. */
 		if (r == -ETIMEDOUT && unknown && !must_end(fs))
 			continue;
-		if (r == 0 && sharing && !is_shared(mf_rop_get_xattr(rop, MF_XATTR_LEASE)))
+		if (r == 0 && sharing && is_upgraded(fs, mf_rop_get_xattr(rop, MF_XATTR_LEASE)))
 			r = -EAGAIN;
 		if (r == 0)
 			r = mf_lease_quit(fs->node, wop, mf_rop_get_xattr(rop, MF_XATTR_LEASE));
@@ -307,7 +311,7 @@ static int quit(MfDir *dir)
 		g_mutex_unlock(&fs->lock);
 		mf_wop_full_force(wop);
 		r = mf_pool_write(fs->pool, MF_POOL_META, oid, wop);
-		unknown |= r == -ETIMEDOUT;
+		unknown |= r == -ETIMEDOUT || r == -ECANCELED;
 		if (r != -ECANCELED && (r != -ETIMEDOUT || must_end(fs)))
 			break;
 	}
@@ -368,6 +372,9 @@ static void yield(MfFs *fs, void *arg)
 			while (r == -EAGAIN && upgrading && dir->acquiring)
 				g_cond_wait(&dir->cond, &fs->lock);
 		}
+		/* Blocklisted: an earlier copy of what was refused may have come through, so the lease may be elsewhere. */
+		if (r == -ESHUTDOWN)
+			mf_node_fence(fs->node);
 		dir->draining = false;
 		g_cond_broadcast(&dir->cond);
 		if (r < 0 && r != -EAGAIN) {
