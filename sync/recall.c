@@ -479,6 +479,11 @@ void mf_recall_listen(const void *data, size_t len, void *arg)
 	if (mf_notice_decode(data, len, &notice) < 0)
 		return;
 	g_mutex_lock(&fs->lock);
+	/* At the end there is nobody any more who could do anything about it. */
+	if (fs->stopping) {
+		g_mutex_unlock(&fs->lock);
+		return;
+	}
 	MfInode *inode = mf_inode_find(fs, notice.ino);
 	switch (notice.kind) {
 	case MF_NOTICE_RECALL:
