@@ -6,6 +6,7 @@
 #include "sync/hold.h"
 #include "sync/inode.h"
 #include "sync/kernel.h"
+#include "sync/locks.h"
 #include "sync/model.h"
 #include "sync/name.h"
 #include "sync/reaper.h"
@@ -316,6 +317,9 @@ int mf_fs_close(MfFs *fs)
 	g_thread_pool_free(fs->forgetters, false, true);
 	stop_messages(fs);
 	g_mutex_lock(&fs->lock);
+	/* Requests of other nodes that could not be handed over: they ask the next lock manager. */
+	g_autoptr(GArray) done = mf_filelock_done_new();
+	mf_locks_reset(fs, done);
 	mf_inode_unpin(fs, g_steal_pointer(&fs->root));
 	free_memory(fs);
 	g_mutex_unlock(&fs->lock);

@@ -256,6 +256,12 @@ static int until_committed(MfShard *shard)
 	return r;
 }
 
+/* The directory was lost, with this incarnation or by itself: who finds the rename half done goes on with it. */
+static bool is_lost(const MfShard *shard)
+{
+	return shard->gone || shard->dir->lease.mode != MF_LEASE_EXCLUSIVE;
+}
+
 static void finish_tail(MfFs *fs, void *arg)
 {
 	struct tail *tail = arg;
@@ -274,11 +280,13 @@ static void finish_tail(MfFs *fs, void *arg)
 	/* The loss first: without the intent nobody would make up for it. In one object they go together. */
 	if (r == 0 && tail->src_head != tail->src_shard)
 		r = until_committed(tail->src_shard);
+	if (r == 0 && is_lost(tail->src_head))
+		r = -EIO;
 	if (r == 0) {
 		mf_dir_set_value(tail->src_head->dir, tail->src_head, tail->intent_key, NULL);
 		r = until_committed(tail->src_head);
 	}
-	if (r == 0 && !tail->dst_shard->gone)
+	if (r == 0 && !is_lost(tail->dst_shard))
 		mf_dir_set_value(tail->dst_shard->dir, tail->dst_shard, tail->gain_key, NULL);
 	g_cond_broadcast(&tail->src_shard->cond);
 	g_cond_broadcast(&tail->dst_shard->cond);
