@@ -46,6 +46,9 @@ static enum mf_lease_mode mode_for(MfRop *rop, enum mf_lease_mode mode)
 		return mode;
 	if (rec.sub[MF_SPACE_CUR].ino && rec.sub[MF_SPACE_NEW].ino)
 		mode = MF_LEASE_EXCLUSIVE;
+	/* Somebody has to delete what a dead node did not come to. */
+	if (mf_rop_get_range(rop, RANGE_REAP, NULL)->len > 0 && mf_rop_get_range(rop, RANGE_OPEN, NULL)->len == 0)
+		mode = MF_LEASE_EXCLUSIVE;
 	/* What a dead node left half renamed must be finished before anybody looks. */
 	if (mf_rop_get_range(rop, RANGE_INTENT, NULL)->len > 0)
 		mode = MF_LEASE_EXCLUSIVE;
