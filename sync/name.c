@@ -568,6 +568,9 @@ int mf_name_reference(MfFs *fs, MfInode *inode, MfDir *dir, uint64_t *ret_tag)
 		for (MfDentry *name = inode->names; name; name = name->next_name)
 			inode->nlink += !name->local;
 		inode->linked = true;
+		/* What is in memory is the truth: nothing must be read again under this lease, least of all a count from which a
+		 * reference is about to be taken back. */
+		inode->attr_epoch = inode->dir ? inode->dir->lease.epoch : 0;
 		mf_attr_changed(inode);
 	}
 	*ret_tag = tag;
