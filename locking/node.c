@@ -244,7 +244,8 @@ int mf_node_bury(MfNode *node, uint32_t inc, bool evict)
 	return r == 1 ? -ETIMEDOUT : r;
 }
 
-GArray *mf_node_list(MfNode *node)
+/* Incarnations that live, as far as we know, ourselves included: uint32_t. */
+static GArray *list_live(MfNode *node)
 {
 	GArray *list = g_array_new(false, false, sizeof(uint32_t));
 	GHashTableIter iter;
@@ -296,7 +297,7 @@ static bool is_evicting(MfNode *node, uint32_t inc)
 /* Those that ended elsewhere, and the one that comes after us in a ring of all: each node is watched by one. */
 static void look_after_others(MfNode *node)
 {
-	g_autoptr(GArray) list = mf_node_list(node);
+	g_autoptr(GArray) list = list_live(node);
 	uint32_t next = 0;
 
 	g_array_sort(list, compare_incarnations);

@@ -76,9 +76,6 @@ enum mf_holder mf_node_holder(MfNode *node, uint32_t incarnation);
  * it lives, or may. @evict: then it is made to end. Blocks for its watch timeout and a bit. */
 int mf_node_bury(MfNode *node, uint32_t incarnation, bool evict);
 
-/* Incarnations that live, as far as we know, ourselves included: uint32_t, for g_array_unref(). */
-GArray *mf_node_list(MfNode *node);
-
 /* Publishes the window of our inode counters that may belong to unnamed objects. */
 int mf_node_set_window(MfNode *node, const struct mf_window *window);
 

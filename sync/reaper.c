@@ -238,13 +238,6 @@ void mf_reaper_unlinked(MfShard *shard, MfInode *inode, uint64_t tag, bool on_di
 	/* Else: when the record is committed. */
 }
 
-void mf_reaper_put(MfFs *fs, const MfInode *message, uint64_t tag)
-{
-	struct mf_reap_record rec = { MF_KIND_MESSAGE, message->ino, tag, extent_of(message) };
-
-	start(fs, &rec, NULL);
-}
-
 void mf_reaper_inherit(MfShard *shard, MfDir *child, bool on_disk)
 {
 	MfFs *fs = child->fs;

@@ -13,8 +13,6 @@
 void mf_reaper_unlinked(MfShard *shard, MfInode *inode, uint64_t tag, bool on_disk, bool last);
 /* @child is removed: what it still had to delete becomes a matter of @shard, in the commit that drops its name. */
 void mf_reaper_inherit(MfShard *shard, MfDir *child, bool on_disk);
-/* Gives back a reference that no name holds. */
-void mf_reaper_put(MfFs *fs, const MfInode *message, uint64_t tag);
 /* The record under @key is in RADOS. */
 void mf_reaper_committed(MfShard *shard, const char *key);
 /* The inode was closed, or lost its last local name. */

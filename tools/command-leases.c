@@ -157,23 +157,10 @@ static void print_daemon(json_t *doc)
 
 static int show_daemons(const struct mf_conf *conf, bool as_json)
 {
-	json_t *docs = json_array(), *doc;
-	size_t i;
+	json_t *docs = json_array();
 	int r = mf_place_ask_all(conf->run_dir, "leases", "leases", docs);
 
-	if (as_json) {
-		json_dumpf(docs, stdout, JSON_INDENT(2));
-		putchar('\n');
-	} else {
-		json_array_foreach(docs, i, doc)
-		{
-			if (i)
-				putchar('\n');
-			print_daemon(doc);
-		}
-		if (r == 0 && !json_array_size(docs))
-			printf("no mailfs is running (no control socket answers in %s)\n", conf->run_dir);
-	}
+	mf_place_show_all(conf->run_dir, docs, as_json, r, print_daemon);
 	json_decref(docs);
 	return r;
 }

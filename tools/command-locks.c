@@ -23,12 +23,6 @@ static const char *string(json_t *object, const char *key)
 	return s ? s : "?";
 }
 
-static void dump(json_t *json)
-{
-	json_dumpf(json, stdout, JSON_INDENT(2));
-	putchar('\n');
-}
-
 /* ---- naming the owners ---- */
 
 /* Adds the node of each lock. Own ones need no cluster (NULL: there is none to ask); where it cannot be asked, the rest
@@ -265,10 +259,12 @@ static int show_path(const struct mf_conf *conf, const char *path, bool as_json)
 		json_t *doc = json_pack("{s:s, s:I, s:o, s:b, s:O}", "path", valid, "directory", (json_int_t)found.dir,
 			"manager", manager ? mf_cluster_json(&cluster, manager) : json_null(), "complete",
 			!manager || find_daemon(docs, conf->fs, manager), "locks", locks);
-		if (as_json)
-			dump(doc);
-		else
+		if (as_json) {
+			json_dumpf(doc, stdout, JSON_INDENT(2));
+			putchar('\n');
+		} else {
 			print_path(path, doc);
+		}
 		json_decref(doc);
 	}
 	json_decref(docs);
@@ -303,18 +299,7 @@ static int show_daemons(const struct mf_conf *conf, bool as_json)
 		bool same = strcmp(string(doc, "fs"), conf->fs) == 0;
 		name_owners(conf, json_object_get(doc, "locks"), doc, same ? &cluster : NULL);
 	}
-	if (as_json) {
-		dump(docs);
-	} else {
-		json_array_foreach(docs, i, doc)
-		{
-			if (i)
-				putchar('\n');
-			print_daemon(doc);
-		}
-		if (r == 0 && !json_array_size(docs))
-			printf("no mailfs is running (no control socket answers in %s)\n", conf->run_dir);
-	}
+	mf_place_show_all(conf->run_dir, docs, as_json, r, print_daemon);
 	json_decref(docs);
 	return r;
 }

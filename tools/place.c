@@ -156,3 +156,23 @@ int mf_place_ask_all(const char *run_dir, const char *command, const char *reque
 	}
 	return status;
 }
+
+void mf_place_show_all(const char *run_dir, json_t *docs, bool as_json, int status, void (*print)(json_t *doc))
+{
+	json_t *doc;
+	size_t i;
+
+	if (as_json) {
+		json_dumpf(docs, stdout, JSON_INDENT(2));
+		putchar('\n');
+		return;
+	}
+	json_array_foreach(docs, i, doc)
+	{
+		if (i)
+			putchar('\n');
+		print(doc);
+	}
+	if (status == 0 && !json_array_size(docs))
+		printf("no mailfs is running (no control socket answers in %s)\n", run_dir);
+}

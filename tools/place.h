@@ -28,5 +28,7 @@ G_DEFINE_AUTO_CLEANUP_CLEAR_FUNC(mf_place, mf_place_clear)
 /* The answers of all daemons of this machine to @request, into the array @docs. An exit status; what is wrong has been
  * printed. */
 int mf_place_ask_all(const char *run_dir, const char *command, const char *request, json_t *docs);
+/* Shows what came of it, each daemon by @print, or as JSON. @status: of mf_place_ask_all(). */
+void mf_place_show_all(const char *run_dir, json_t *docs, bool as_json, int status, void (*print)(json_t *doc));
 
 #endif
