@@ -226,8 +226,10 @@ static void judge_rename(struct world *w, const struct op *op, struct ruling *r)
 			return;
 		back = judge_move(&d, &s, &r->skip);
 		err = err ? err : back;
-		/* only one of the two is published: what that makes of the other is not promised */
-		if (s.space != d.space)
+		/* Only one of the two is published: what that makes of the other is not promised. Nor, in a tmp, which
+		 * of the names are the node's alone; one such is not exchanged with one that is not. */
+		if (s.space != d.space ||
+			(s.space == SPACE_TMP && (is_published(s.st.st_ino) || is_published(d.st.st_ino))))
 			r->skip = true;
 	}
 	if (err && d.exists && S_ISDIR(d.st.st_mode))
