@@ -368,6 +368,8 @@ static void yield(MfFs *fs, void *arg)
 				g_cond_wait(&dir->cond, &fs->lock);
 			if (dir->lease.mode == MF_LEASE_EXCLUSIVE || upgrading != dir->upgrading)
 				continue; /* the upgrade came through meanwhile */
+			/* Should the upgrade fail, the next to come would still read our name in the record. */
+			dir->draining = true;
 			r = quit(dir);
 			while (r == -EAGAIN && upgrading && dir->acquiring)
 				g_cond_wait(&dir->cond, &fs->lock);
