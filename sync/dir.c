@@ -34,6 +34,7 @@ static MfShard *shard_new(MfDir *dir, const struct mf_shard_ref *ref)
 	shard->dirty = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, NULL);
 	shard->values = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, (GDestroyNotify)g_byte_array_unref);
 	shard->dirty_files = g_hash_table_new(NULL, NULL);
+	shard->doubted = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, NULL);
 	g_cond_init(&shard->cond);
 	g_ptr_array_add(dir->shards, shard);
 	return shard;
@@ -47,6 +48,7 @@ static void shard_free(void *data)
 	g_hash_table_unref(shard->dirty);
 	g_hash_table_unref(shard->values);
 	g_hash_table_unref(shard->dirty_files);
+	g_hash_table_unref(shard->doubted);
 	g_cond_clear(&shard->cond);
 	g_free(shard);
 }
@@ -356,15 +358,17 @@ static void renew_attr(MfInode *inode, const struct mf_dirent_record *rec)
 }
 
 /* All but hard-linked messages have their names in one directory. What is in memory of another one that we do not hold is
- * from before the inode moved here. */
+ * from before the inode moved here; or it is what a dead node did not come to remove, for who takes that lease to finish. */
 static void drop_stale_names(MfInode *inode, const MfDir *dir, bool linked)
 {
 	mf_inode_pin(inode);
 	for (MfDentry *name = inode->names, *next; name; name = next) {
 		next = name->next_name;
 		if (name->dir != dir && name->dir->lease.mode == MF_LEASE_NONE && !name->local &&
-			!(inode->kind == MF_KIND_MESSAGE && linked))
+			!(inode->kind == MF_KIND_MESSAGE && linked)) {
+			g_hash_table_add(mf_dir_shard(name->dir, name->key)->doubted, g_strdup(name->key));
 			detach(name->dir, name);
+		}
 	}
 	inode->pins--;
 }

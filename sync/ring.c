@@ -95,6 +95,13 @@ static int read_again(MfShard *shard, GHashTable *keys)
 	return r;
 }
 
+static gboolean move_key(gpointer key, gpointer value, gpointer keys)
+{
+	(void)value;
+	g_hash_table_add(keys, key);
+	return true;
+}
+
 int mf_ring_catch_up(MfShard *shard, MfRop *rop, unsigned range)
 {
 	g_autoptr(GHashTable) keys = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, NULL);
@@ -110,7 +117,10 @@ int mf_ring_catch_up(MfShard *shard, MfRop *rop, unsigned range)
 	if (!same && !(shard->known && range != UINT_MAX && changed_keys(shard, rop, range, rec.ring_low, keys))) {
 		g_hash_table_remove_all(keys);
 		pinned_keys(shard, keys);
+	} else {
+		g_hash_table_foreach_steal(shard->doubted, move_key, keys);
 	}
+	g_hash_table_remove_all(shard->doubted);
 	int r = read_again(shard, keys);
 	return r < 0 ? r : mf_shard_take_xattrs(shard, rop);
 }
