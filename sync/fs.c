@@ -322,6 +322,9 @@ int mf_fs_close(MfFs *fs)
 	mf_locks_reset(fs, done);
 	mf_inode_unpin(fs, g_steal_pointer(&fs->root));
 	free_memory(fs);
+	/* Nobody looks for that but the sweep of a window that was not left clean. */
+	if (r == 0)
+		r = fs->unreaped;
 	g_mutex_unlock(&fs->lock);
 	fs_free(fs);
 	return r;

@@ -27,7 +27,8 @@ int mf_fs_open(MfPool *pool, MfNode *node, const struct mf_conf *conf, MfFs **re
 int mf_fs_check(MfPool *pool, const struct mf_conf *conf, char **ret_error);
 /* After -ESHUTDOWN of mf_node_check(): waits until this node has joined anew. 0, or -ESHUTDOWN when it does not come to that. */
 int mf_fs_await_life(MfFs *fs);
-/* Commits everything and frees. 0, or the error that kept changes from being committed. */
+/* Commits everything and frees. 0, or the error that kept changes from being committed, or objects of no name from being
+ * removed. */
 int mf_fs_close(MfFs *fs);
 
 struct mf_stat {

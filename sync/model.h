@@ -215,6 +215,7 @@ struct MfFs {
 	GThreadPool *reapers; /* blocking work that nobody waits for: deleting */
 	unsigned gains_pending; /* renames between two objects that timed out half done */
 	unsigned reaping;     /* jobs queued or running */
+	int unreaped;	      /* why an object without a record could not be removed at the end */
 	GCond reap_cond;
 	struct mf_pool_space space; /* protected by lock; statfs */
 	int64_t space_at;

@@ -143,6 +143,8 @@ static void run(MfFs *fs, void *arg)
 		if (r == 0 && shard && !shard->gone && may_change(job->dir))
 			mf_dir_set_value(job->dir, shard, job->key, NULL);
 		mf_dir_unpin(job->dir);
+	} else if (r < 0 && fs->closing) {
+		fs->unreaped = r;
 	}
 	fs->reaping--;
 	g_cond_broadcast(&fs->reap_cond);

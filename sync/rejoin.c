@@ -48,17 +48,19 @@ static void wake_all(MfFs *fs)
 	g_cond_broadcast(&fs->reap_cond);
 }
 
-static void wait_for_quiet(MfFs *fs)
+/* False: it ends before. */
+static bool wait_for_quiet(MfFs *fs)
 {
 	for (bool busy = true; busy && !fs->stopping;) {
 		busy = fs->reaping > 0 || fs->sending > 0 || fs->reserving;
 		for (GList *link = fs->dir_lru.head; link && !busy; link = link->next)
 			busy = is_busy(link->data);
 		if (!busy)
-			return;
+			return true;
 		wake_all(fs);
 		g_cond_wait_until(&fs->life_cond, &fs->lock, g_get_monotonic_time() + LOOK_US);
 	}
+	return false;
 }
 
 static void drop_local_names(MfFs *fs, MfDir *dir)
@@ -158,7 +160,8 @@ static void reset(MfFs *fs)
 static void live_again(MfFs *fs)
 {
 	g_warning("this node was declared lost: what it had not committed is gone; joining anew");
-	wait_for_quiet(fs);
+	if (!wait_for_quiet(fs))
+		return;
 	reset(fs);
 	fail_locks(fs);
 	while (!fs->stopping) {

@@ -299,6 +299,36 @@ static void collect_windows(enum mf_pool_which which, const char *oid, void *arg
 	}
 }
 
+/* @arg: how many are members and not lost. */
+static void count_live(enum mf_pool_which which, const char *oid, void *arg)
+{
+	struct mf_member member = { 0 };
+	unsigned *live = arg;
+
+	if (!g_str_has_prefix(oid, "node."))
+		return;
+	GBytes *bytes = cluster_omap(MF_POOL_META, MF_OID_MEMBERS, oid + 5);
+	if (bytes && mf_member_decode(g_bytes_get_data(bytes, NULL), g_bytes_get_size(bytes), &member) == 0) {
+		*live += member.state == MF_MEMBER_LIVE || member.state == MF_MEMBER_EVICTING;
+		mf_member_clear(&member);
+	}
+}
+
+/* One that nobody needs is declared lost only after a while, and one after the other. */
+static void wait_for_burials(void)
+{
+	unsigned live;
+
+	for (unsigned tries = 0; tries < NODES_MAX * 120; tries++) {
+		live = 0;
+		cluster_foreach(count_live, &live);
+		if (live <= 1)
+			return;
+		sched_sleep(SECOND);
+	}
+	sched_fail("%u nodes that died are taken for alive", live - 1);
+}
+
 static void *verify_main(void *arg)
 {
 	struct node *node = arg;
@@ -318,6 +348,7 @@ static void *verify_main(void *arg)
 	if (r < 0)
 		sched_fail("the last mount failed: %s", error ? error : strerror(-r));
 	workload_verify(node);
+	wait_for_burials();
 	/* Sweeping goes on in the background. */
 	sched_sleep(60 * SECOND);
 	unmount_node(node);
