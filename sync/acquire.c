@@ -191,6 +191,9 @@ static int wait_for_holders(
 		g_mutex_lock(&fs->lock);
 		if (r < 0 && r != -EAGAIN)
 			return r;
+		/* It may have taken all our time, and what we want is free now. */
+		if (r == 0)
+			deadline = INT64_MAX;
 	}
 	if (mf_node_is_fenced(fs->node))
 		return -ESHUTDOWN;

@@ -761,6 +761,9 @@ int mf_commit_all(MfFs *fs)
 		}
 		for (unsigned i = 0; i < dirs->len; i++) {
 			MfDir *dir = dirs->pdata[i];
+			/* Its lease went with a commit, which who hands it over has yet to see. */
+			while (dir->passed)
+				g_cond_wait(&dir->cond, &fs->lock);
 			for (unsigned j = 0; j < dir->shards->len; j++) {
 				MfShard *shard = dir->shards->pdata[j];
 				if (shard->gone || dir->inode->removed)
