@@ -12,6 +12,7 @@
 #include "sync/inode.h"
 #include "sync/kernel.h"
 #include "sync/message.h"
+#include "sync/opened.h"
 #include "sync/reaper.h"
 #include "sync/rename.h"
 
@@ -368,7 +369,8 @@ void mf_name_drop(MfDir *dir, MfDentry *dentry)
 	}
 	if (inode->attr_loaded)
 		inode->attr.ctime = MAX(mf_fs_now(), inode->attr.ctime + 1);
-	if (!last && inode->attr_loaded)
+	/* Nobody else sees one without a name, but who has it open. */
+	if (inode->attr_loaded && (!last || (inode->kind == MF_KIND_FILE && mf_opened_elsewhere(dir, inode->ino))))
 		mf_attr_changed(inode);
 	if (!local)
 		mf_reaper_unlinked(shard, inode, tag, on_disk, last);
