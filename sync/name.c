@@ -215,6 +215,9 @@ int mf_fs_create(MfFs *fs, uint64_t parent, const char *name, uint32_t mode, int
 		r = answer(fs, &p, key, inode, ret);
 		if (r == 0) {
 			r = mf_handle_open(fs, inode, flags, made, ret_handle);
+			/* As with mknod(2): nobody can write to it, so no close of a writer would complete it. */
+			if (made && (flags & O_ACCMODE) == O_RDONLY)
+				inode->unsealed = false;
 			if (r < 0 && --inode->nlookup == 0)
 				mf_inode_unpin(fs, inode);
 		}
