@@ -150,6 +150,14 @@ void mf_attr_drop_suid(struct mf_attr *attr)
 		attr->mode &= ~S_ISGID;
 }
 
+void mf_attr_newer_times(struct mf_attr *attr, const struct mf_attr *other)
+{
+	if (other->ctime <= attr->ctime)
+		return;
+	attr->mtime = other->mtime;
+	attr->ctime = other->ctime;
+}
+
 char *mf_inode_path(MfFs *fs, const MfInode *inode)
 {
 	GString *path = g_string_new(NULL);

@@ -17,6 +17,9 @@ int mf_attr_store(MfFs *fs, MfInode *inode);
 /* Attributes of a new inode in @dir: group and SGID come from a SGID directory. */
 void mf_attr_init(const MfInode *parent, uint32_t mode, const struct mf_cred *cred, struct mf_attr *ret);
 
+/* Two copies of one inode's: mtime and ctime of the one that was changed last. */
+void mf_attr_newer_times(struct mf_attr *attr, const struct mf_attr *other);
+
 /* A write by somebody without privileges, as file_remove_privs() of Linux: SGID only where it means "run as". */
 void mf_attr_drop_suid(struct mf_attr *attr);
 

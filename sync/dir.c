@@ -350,8 +350,7 @@ static void renew_attr(MfInode *inode, const struct mf_dirent_record *rec)
 	/* Its one writer is here, and what he has written is newer than any entry. */
 	if (inode->unsealed && inode->writers > 0) {
 		inode->attr.size = before.size;
-		inode->attr.mtime = MAX(before.mtime, rec->attr.mtime);
-		inode->attr.ctime = MAX(before.ctime, rec->attr.ctime);
+		mf_attr_newer_times(&inode->attr, &before);
 		return;
 	}
 	inode->attr_loaded = !inode->linked && !inode->unsealed;

@@ -468,7 +468,8 @@ static void set_size(MfFs *fs, MfInode *inode, uint64_t size, bool drop_suid)
 	inode->message->size = size;
 	g_mutex_lock(&fs->lock);
 	inode->attr.size = size;
-	inode->attr.mtime = inode->attr.ctime = mf_fs_now();
+	inode->attr.mtime = mf_fs_now();
+	inode->attr.ctime = MAX(inode->attr.mtime, inode->attr.ctime + 1);
 	inode->message->dirty = true;
 	if (drop_suid)
 		mf_attr_drop_suid(&inode->attr);
@@ -858,7 +859,7 @@ int mf_message_load_attr(MfFs *fs, MfInode *inode)
 			/* What the header says is what there is; a node that is dead will not write more. */
 			forget_bytes(fs, inode);
 			inode->attr.size = rec.attr.size;
-			inode->attr.mtime = MAX(inode->attr.mtime, rec.attr.mtime);
+			mf_attr_newer_times(&inode->attr, &rec.attr);
 			enum mf_holder writer = mf_node_holder(fs->node, (uint32_t)(inode->ino >> 32));
 			if (writer != MF_HOLDER_LIVE && inode->dir && inode->dir->lease.mode == MF_LEASE_EXCLUSIVE) {
 				inode->unsealed = false;

@@ -12,6 +12,7 @@
 #include "sync/inode.h"
 #include "sync/kernel.h"
 #include "sync/message.h"
+#include "sync/opened.h"
 #include "sync/reaper.h"
 #include "sync/rename.h"
 
@@ -214,6 +215,9 @@ int mf_fs_create(MfFs *fs, uint64_t parent, const char *name, uint32_t mode, int
 		r = answer(fs, &p, key, inode, ret);
 		if (r == 0) {
 			r = mf_handle_open(fs, inode, flags, made, ret_handle);
+			/* As with mknod(2): nobody can write to it, so no close of a writer would complete it. */
+			if (made && (flags & O_ACCMODE) == O_RDONLY)
+				inode->unsealed = false;
 			if (r < 0 && --inode->nlookup == 0)
 				mf_inode_unpin(fs, inode);
 		}
@@ -368,7 +372,8 @@ void mf_name_drop(MfDir *dir, MfDentry *dentry)
 	}
 	if (inode->attr_loaded)
 		inode->attr.ctime = MAX(mf_fs_now(), inode->attr.ctime + 1);
-	if (!last && inode->attr_loaded)
+	/* Nobody else sees one without a name, but who has it open. */
+	if (inode->attr_loaded && (!last || (inode->kind == MF_KIND_FILE && mf_opened_elsewhere(dir, inode->ino))))
 		mf_attr_changed(inode);
 	if (!local)
 		mf_reaper_unlinked(shard, inode, tag, on_disk, last);

@@ -127,8 +127,8 @@ static int commit_all(MfDir *dir)
 
 static void forget_content(MfDir *dir)
 {
+	mf_dir_unload(dir); /* what it keeps depends on who else has it open */
 	mf_opened_clear(dir);
-	mf_dir_unload(dir);
 	for (unsigned i = 0; i < dir->shards->len; i++) {
 		MfShard *shard = dir->shards->pdata[i];
 		shard->known = shard->loaded;

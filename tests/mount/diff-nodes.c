@@ -107,6 +107,15 @@ bool mf_nodes_choose(struct world *w, struct op *op)
 	from = add_owners(w, op->path[0] ? op->path : slot->path, &owner);
 	if (op->kind == OP_RENAME || op->kind == OP_LINK)
 		to = add_owners(w, op->path2, &owner);
+	/* the new link is looked at through, too */
+	if (op->kind == OP_SYMLINK) {
+		char target[2 * PATH_CAP], parent[PATH_CAP];
+
+		mf_parent(op->path, parent);
+		snprintf(target, sizeof(target), "%s/%s", op->path2[0] == '/' ? "" : parent[0] ? parent : ".", op->path2);
+		if (strlen(target) < PATH_CAP)
+			add_owners(w, target, &owner);
+	}
 	if (owner == SEVERAL || (op->kind == OP_RENAME && to > 0 && from == 0))
 		return false;
 	if (op->kind == OP_RENAME && op->flags && from > 0 && to == 0)

@@ -490,9 +490,13 @@ static bool run(struct world *w, unsigned ops, unsigned full)
 		}
 		if (op.kind == OP_OPEN && w->slot[op.actor][op.slot].open) {
 			struct op q = { .kind = OP_CLOSE, .actor = op.actor, .slot = op.slot, .node = op.node };
+			int view = w->view;
 
+			/* what is open may lie in another tmp than what is opened */
+			mf_nodes_view(w, mf_nodes_viewer(w, w->slot[op.actor][op.slot].path, view));
 			if (!run_step(w, &q))
 				return false;
+			mf_nodes_view(w, view);
 		}
 		if (!run_step(w, &op))
 			return false;
