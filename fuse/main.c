@@ -119,7 +119,7 @@ static int serve(struct mf_session *session, struct fuse_session *se)
 	fuse_loop_cfg_set_idle_threads(config, MAX_IDLE_THREADS);
 
 	g_message("serving %s on %s, as node %s, incarnation %u", session->conf->fs, session->mountpoint,
-		session->conf->node, session->incarnation);
+		session->conf->node, mf_node_incarnation(session->node));
 	mf_daemon_ready(status);
 	r = fuse_session_loop_mt(se, config);
 	fuse_loop_cfg_destroy(config);
