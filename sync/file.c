@@ -22,9 +22,9 @@ struct stripe {
 struct MfFile {
 	GMutex lock;	 /* held across RADOS: it orders the writes to one file's objects */
 	GArray *stripes; /* struct stripe; protected by lock */
-	unsigned stored_stripes; /* objects that may be there; protected by lock */
+	unsigned stored_stripes; /* objects that may be there; changed with both locks, read with either */
 	uint64_t cut_size;	 /* smallest size since the last flush: what is beyond must go; protected by lock */
-	bool stored;		 /* f.<ino>.0 is there */
+	bool stored;		 /* f.<ino>.0 is there; with both locks, as the next */
 	bool maybe_stored;	 /* ... or may be: it was sent, whatever came back */
 	bool dirty;		 /* protected by fs->lock */
 	bool flushing;		 /* still dirty to everybody but the one who flushes; protected by fs->lock */
@@ -468,10 +468,12 @@ static int write_stripe(MfFs *fs, MfInode *inode, unsigned k, const struct snaps
 		if (exclusive)
 			mf_xattr_add(fs, inode, wop);
 	}
+	g_mutex_lock(&fs->lock);
 	if (inode->dir && inode->dir->draining)
 		mf_wop_full_force(wop); /* others wait for it */
 	f->maybe_stored = true;
 	f->stored_stripes = MAX(f->stored_stripes, k + 1);
+	g_mutex_unlock(&fs->lock);
 	if (r == 0)
 		r = mf_fs_note(fs, mf_pool_write(fs->pool, MF_POOL_META, oid, wop));
 	if (r == -EEXIST && exclusive)
@@ -485,8 +487,10 @@ static int write_stripe(MfFs *fs, MfInode *inode, unsigned k, const struct snaps
 		s->stored = s->stamped = true;
 		s->cut = false;
 		s->dirty_from = s->dirty_to = 0;
-		if (k == 0)
+		if (k == 0) {
+			g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&fs->lock);
 			f->stored = true;
+		}
 	}
 	return r;
 }
@@ -514,6 +518,7 @@ static int remove_beyond(MfFs *fs, MfInode *inode, const struct snapshot *snap)
 		if (r == 0) {
 			struct stripe *s = stripe_at(f, k - 1);
 			s->stored = s->stamped = s->cut = false;
+			g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&fs->lock);
 			f->stored_stripes = k - 1;
 		}
 	}
