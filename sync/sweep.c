@@ -113,21 +113,27 @@ static int sweep_object(MfFs *fs, enum mf_kind kind, uint64_t ino)
 	g_autofree char *oid = kind == MF_KIND_MESSAGE ? mf_oid_message(ino, 0) :
 			       kind == MF_KIND_FILE    ? mf_oid_file(ino, 0) :
 							 mf_oid_dir(ino, 0);
-	g_autoptr(MfRop) rop = mf_rop_new();
-	uint64_t dir = 0, size = 0;
+	uint64_t dir = 0, size = 0, asked = 0;
 
-	mf_rop_xattrs(rop);
-	int r = mf_pool_read(fs->pool, which, oid, rop);
-	if (r < 0)
-		return r == -ENOENT ? 0 : r;
-	r = origin(kind, rop, &dir, &size);
-	if (r == -ENODATA || r == -EBADMSG || r == -EPROTONOSUPPORT)
-		return 0;
-	r = dir == 0 ? 0 : object_exists(fs, dir);
-	if (r == 1)
-		r = is_named(fs, dir, ino, ANY_TAG);
-	if (r != 0)
-		return r < 0 ? r : 0;
+	for (bool again = true; again;) {
+		g_autoptr(MfRop) rop = mf_rop_new();
+		mf_rop_xattrs(rop);
+		int r = mf_pool_read(fs->pool, which, oid, rop);
+		if (r < 0)
+			return r == -ENOENT ? 0 : r;
+		r = origin(kind, rop, &dir, &size);
+		if (r == -ENODATA || r == -EBADMSG || r == -EPROTONOSUPPORT)
+			return 0;
+		/* Who moves it says so in the object before the name leaves its directory. So what was read before the
+		 * directory was asked must be read again. */
+		again = dir != 0 && dir != asked;
+		asked = dir;
+		r = again ? object_exists(fs, dir) : 0;
+		if (r == 1)
+			r = is_named(fs, dir, ino, ANY_TAG);
+		if (r != 0)
+			return r < 0 ? r : 0;
+	}
 	g_debug("%s: no directory names it: removed", oid);
 	return mf_reaper_remove(fs, kind, ino, 0, size);
 }
