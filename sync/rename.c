@@ -371,6 +371,19 @@ static int encode_intent(struct op *op, GByteArray **ret)
 }
 
 /* The end of an earlier rename out of here, or out of where this one goes: their order is that of the renames. */
+/* A split that is under way would part the name from its marker, or its intent. */
+static int wait_for_splits(struct op *op)
+{
+	MfFs *fs = op->fs;
+	int64_t deadline = g_get_monotonic_time() + fs->conf->op_timeout_ms * INT64_C(1000);
+
+	while (op->src.dir->splitting || op->dst.dir->splitting) {
+		if (!g_cond_wait_until(&fs->reap_cond, &fs->lock, deadline))
+			return -ETIMEDOUT;
+	}
+	return 0;
+}
+
 static int wait_unblocked(struct op *op)
 {
 	MfFs *fs = op->fs;
@@ -521,6 +534,12 @@ static int rename_two(struct op *op)
 		goto out;
 	intent_key = mf_key_number(MF_KEY_INTENT, id);
 	gain_key = mf_key_number(MF_KEY_GAIN, id);
+	/* From the intent on no split begins: mf_rename_is_between(). That of the destination is looked at again below. */
+	r = wait_for_splits(op);
+	if (r == 0)
+		r = find_both(op);
+	if (r < 0)
+		goto out;
 	mf_dir_set_value(op->src.dir, src_head, intent_key, g_byte_array_ref(intent));
 	r = mf_commit_wait(src_head);
 	if (r == 0)
@@ -529,6 +548,8 @@ static int rename_two(struct op *op)
 		r = wait_unblocked(op);
 	if (r == 0)
 		r = find_both(op);
+	if (r == 0 && op->dst.dir->splitting)
+		r = -EAGAIN;
 	if (r == 0 && (mf_dir_shard(op->src.dir, op->src_key)->blocked || mf_dir_shard(op->dst.dir, op->dst_key)->blocked))
 		r = -EAGAIN;
 	if (r == 0 && (op->from->inode != inode || (other && (!op->to || op->to->inode != other))))
@@ -603,6 +624,24 @@ bool mf_rename_is_pending(MfDir *dir)
 			return true;
 	}
 	return has_intent(dir->shards->pdata[0]);
+}
+
+bool mf_rename_is_between(MfDir *dir)
+{
+	MfShard *head = dir->shards->pdata[0];
+	GHashTableIter iter;
+	gpointer key;
+
+	g_hash_table_iter_init(&iter, head->values);
+	while (g_hash_table_iter_next(&iter, &key, NULL)) {
+		if (g_str_has_prefix(key, MF_KEY_INTENT))
+			return true;
+	}
+	for (unsigned i = 0; i < dir->shards->len; i++) {
+		if (((MfShard *)dir->shards->pdata[i])->blocked)
+			return true;
+	}
+	return mf_rename_is_pending(dir);
 }
 
 int mf_rename_settle(MfDir *dir)

@@ -158,8 +158,8 @@ static void split(MfFs *fs, void *arg)
 	int r = mf_shard_complete(shard);
 	bool have_head = r == 0 && mf_shard_claim(head) == 0;
 	bool have = have_head && (shard == head || mf_shard_claim(shard) == 0);
-	/* A gain and its marker must stay in one object. */
-	if (have && is_large(shard) && !dir->inode->removed && dir->created && !mf_rename_is_pending(dir)) {
+	/* A gain and its marker must stay in one object, and a loss in that which is blocked. */
+	if (have && is_large(shard) && !dir->inode->removed && dir->created && !mf_rename_is_between(dir)) {
 		struct mf_shard_ref ref = {
 			dir->next_shard++,
 			shard->ref.depth + 1,
