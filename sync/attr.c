@@ -111,10 +111,10 @@ void mf_attr_changed(MfInode *inode)
 		break;
 	case MF_KIND_MESSAGE:
 	case MF_KIND_SYMLINK:
-		/* Names of a linked one in directories that are not ours just now, or not read since they are, do not carry
-		 * its attributes. */
+		/* Names of a linked one in directories that are not ours just now, or not read since they are, or on their
+		 * way out, do not carry its attributes. */
 		for (MfDentry *name = inode->names; name; name = name->next_name) {
-			if (!name->local && name->dir->lease.mode == MF_LEASE_EXCLUSIVE &&
+			if (!name->local && name->dir->lease.mode == MF_LEASE_EXCLUSIVE && !mf_dir_is_drained(name->dir) &&
 				mf_dir_shard(name->dir, name->key)->loaded)
 				mf_dir_dirty_dentry(name);
 		}

@@ -283,6 +283,11 @@ void mf_dir_shrink(MfFs *fs)
 
 /* ---- loading ---- */
 
+bool mf_dir_is_drained(const MfDir *dir)
+{
+	return dir->draining && dir->users == 0;
+}
+
 bool mf_dir_is_maildir(const MfDir *dir)
 {
 	return dir->sub[MF_SPACE_CUR] && dir->sub[MF_SPACE_NEW];
@@ -880,7 +885,7 @@ bool mf_dir_dirty(MfDir *dir, const char *key, bool on_disk)
 	MfShard *shard = mf_dir_shard(dir, key);
 	enum mf_on_disk state = GPOINTER_TO_UINT(g_hash_table_lookup(shard->dirty, key));
 
-	g_assert(dir->lease.mode == MF_LEASE_EXCLUSIVE && shard->loaded);
+	g_assert(dir->lease.mode == MF_LEASE_EXCLUSIVE && shard->loaded && !mf_dir_is_drained(dir));
 	if (state == 0) {
 		bool sets;
 		if (mf_batch_key_state(shard->batch, key, &sets))

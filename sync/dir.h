@@ -16,6 +16,8 @@ void mf_dir_free_if_unused(MfDir *dir); /* frees it, and clears inode->dir, if n
 
 /* cur and new live in it, so files in cur, new and tmp are messages. */
 bool mf_dir_is_maildir(const MfDir *dir);
+/* Its lease is being given up, and nobody is inside any more: what it says must not change. */
+bool mf_dir_is_drained(const MfDir *dir);
 bool mf_dir_holds_messages(const MfDir *dir, enum mf_space space);
 
 MfShard *mf_dir_shard(MfDir *dir, const char *key);

@@ -303,14 +303,18 @@ int mf_fs_close(MfFs *fs)
 	g_thread_join(fs->flusher);
 	g_thread_join(fs->sweeper);
 	g_thread_join(fs->rejoiner);
-	/* Commits whose result is unknown end by themselves after op_timeout; their callbacks need this memory. */
+	/* Commits whose result is unknown end by themselves after op_timeout; their callbacks need this memory. Jobs may
+	 * start more of them. */
 	g_mutex_lock(&fs->lock);
-	while ((shard = with_batch(fs))) {
+	while ((shard = with_batch(fs)) || fs->reaping > 0) {
+		if (!shard) {
+			mf_reaper_drain(fs);
+			continue;
+		}
 		MfDir *dir = mf_dir_pin(shard->dir);
 		g_cond_wait(&shard->cond, &fs->lock);
 		mf_dir_unpin(dir);
 	}
-	mf_reaper_drain(fs);
 	g_mutex_unlock(&fs->lock);
 	g_thread_pool_free(fs->reapers, false, true);
 	g_thread_pool_free(fs->workers, false, true);
