@@ -105,6 +105,14 @@ static bool is_large(const MfShard *shard)
 	return shard->rec.n_entries > shard->dir->fs->conf->split_entries && shard->ref.depth < DEPTH_MAX;
 }
 
+/* A to-delete record does not say in which half its name was: the half that commits last takes it, for bytes must not go
+ * before their name has. */
+static bool is_new_reap(const MfShard *from, const char *key, gpointer state)
+{
+	return g_str_has_prefix(key, MF_KEY_REAP) && GPOINTER_TO_UINT(state) == MF_ON_DISK_NO &&
+	       g_hash_table_contains(from->values, key);
+}
+
 /* Entries of the new shard among those that the commits know. */
 static void divide(MfShard *from, MfShard *to)
 {
@@ -113,8 +121,13 @@ static void divide(MfShard *from, MfShard *to)
 
 	g_hash_table_iter_init(&iter, from->dirty);
 	while (g_hash_table_iter_next(&iter, &key, &value)) {
-		if (!moves(from, key))
+		if (is_new_reap(from, key, value)) {
+			GByteArray *record = g_byte_array_ref(g_hash_table_lookup(from->values, key));
+			g_hash_table_insert(to->values, g_strdup(key), record);
+			g_hash_table_remove(from->values, key);
+		} else if (!moves(from, key)) {
 			continue;
+		}
 		g_hash_table_insert(to->dirty, g_strdup(key), value);
 		to->seq++; /* or who waits for it would find nothing to wait for */
 		g_hash_table_iter_remove(&iter);
