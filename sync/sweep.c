@@ -13,6 +13,7 @@
 #include <errno.h>
 
 #define ANY_TAG UINT64_MAX
+#define AGAIN_US (30 * G_USEC_PER_SEC) /* after a sweep that did not come to its end */
 
 static bool has_name(MfFs *fs, uint64_t ino, uint64_t tag)
 {
@@ -252,14 +253,19 @@ void *mf_sweep_thread(void *arg)
 {
 	MfFs *fs = arg;
 	uint64_t seen = UINT64_MAX;
+	int64_t again = INT64_MAX;
 
 	g_mutex_lock(&fs->lock);
 	while (!fs->stopping) {
-		if (seen == fs->members_changed) {
-			g_cond_wait(&fs->sweep_cond, &fs->lock);
+		if (seen == fs->members_changed && g_get_monotonic_time() < again) {
+			if (again == INT64_MAX)
+				g_cond_wait(&fs->sweep_cond, &fs->lock);
+			else
+				g_cond_wait_until(&fs->sweep_cond, &fs->lock, again);
 			continue;
 		}
 		seen = fs->members_changed;
+		again = INT64_MAX;
 		mf_locks_check_owners(fs);
 		mf_dotlock_check(fs);
 		check_dirs(fs);
@@ -268,9 +274,11 @@ void *mf_sweep_thread(void *arg)
 		for (unsigned i = 0; i < list->len; i++) {
 			uint32_t incarnation = g_array_index(list, uint32_t, i);
 			int r = sweep(fs, incarnation);
-			if (r < 0 && r != -EINTR)
-				g_info("incarnation %u: not all of what it left could be looked at (%s); the next mount goes on",
+			if (r < 0 && r != -EINTR) {
+				g_info("incarnation %u: not all of what it left could be looked at (%s), later again",
 					incarnation, g_strerror(-r));
+				again = g_get_monotonic_time() + AGAIN_US;
+			}
 		}
 		g_mutex_lock(&fs->lock);
 	}
