@@ -13,6 +13,7 @@
 #include "sync/recall.h"
 #include "sync/rename.h"
 #include "sync/ring.h"
+#include "sync/table.h"
 
 #include <errno.h>
 
@@ -234,6 +235,24 @@ static int acquire(MfDir *dir, enum mf_lease_mode mode, int64_t deadline, struct
 	}
 }
 
+/* What is open here of a directory that somebody else has removed. Messages are read on without a lease. */
+static void orphan(MfDir *dir)
+{
+	g_autoptr(GPtrArray) inodes = mf_table_keys(dir->fs->opened);
+
+	for (unsigned i = 0; i < inodes->len; i++) {
+		MfInode *inode = inodes->pdata[i];
+		if (inode->dir != dir || inode->kind != MF_KIND_MESSAGE || !inode->published)
+			continue;
+		while (inode->names && inode->names->dir == dir && !inode->names->local)
+			mf_dir_vanish(mf_dir_shard(dir, inode->names->key), inode->names->key);
+		if (inode->stray) {
+			inode->stray = false;
+			inode->removed = true;
+		}
+	}
+}
+
 /* Somebody else has removed it. */
 static void gone(MfDir *dir)
 {
@@ -287,6 +306,10 @@ int mf_acquire(MfDir *dir, enum mf_lease_mode mode, int64_t deadline)
 	g_array_unref(t.waiters);
 	if (r == -ENOENT) {
 		gone(dir);
+		orphan(dir);
+		/* Who had it last is told when they are closed. */
+		if (t.busy->len > 0)
+			dir->passed_to = g_array_index(t.busy, uint32_t, 0);
 		r = -ESTALE;
 	}
 	if (r == -ESHUTDOWN)

@@ -89,6 +89,9 @@ int mf_attr_hold(MfFs *fs, MfInode *inode, enum mf_lease_mode mode, MfDir **ret_
 	if (inode->kind == MF_KIND_MESSAGE && !inode->dir)
 		return mf_attr_load(fs, inode);
 	int r = mf_inode_hold(fs, inode, mode, ret_dir);
+	/* Its directory is gone as well. */
+	if (r == -ESTALE && inode->kind == MF_KIND_MESSAGE && inode->removed)
+		return mf_attr_load(fs, inode);
 	if (r == 0)
 		r = mf_inode_find_again(fs, inode);
 	if (r == 0)

@@ -127,6 +127,7 @@ static void fs_free(MfFs *fs)
 	g_hash_table_unref(fs->inodes);
 	g_hash_table_unref(fs->unnamed);
 	g_hash_table_unref(fs->references);
+	g_hash_table_unref(fs->removed);
 	g_hash_table_unref(fs->opened);
 	g_hash_table_unref(fs->lock_requests);
 	mf_filelock_free(fs->locks);
@@ -175,6 +176,7 @@ int mf_fs_open(MfPool *pool, MfNode *node, const struct mf_conf *conf, MfFs **re
 	fs->inodes = g_hash_table_new(g_int64_hash, g_int64_equal);
 	fs->unnamed = g_hash_table_new(NULL, NULL);
 	fs->references = g_hash_table_new_full(g_int64_hash, g_int64_equal, g_free, NULL);
+	fs->removed = mf_reaper_table();
 	fs->locks = mf_filelock_new(LOCKS_MAX);
 	fs->cache = mf_stripecache_new(conf->cache_size / 4);
 	/* Without a limit: a commit may wait for that of a directory below, as deep as there are new ones. */

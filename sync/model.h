@@ -214,6 +214,7 @@ struct MfFs {
 	GThreadPool *workers; /* blocking work: prerequisites of commits, reaping */
 	GThreadPool *reapers; /* blocking work that nobody waits for: deleting */
 	unsigned gains_pending; /* renames between two objects that timed out half done */
+	GHashTable *removed;  /* uint64_t -> directories removed here whose objects are there still, see reaper.c */
 	unsigned reaping;     /* jobs queued or running */
 	int unreaped;	      /* why an object without a record could not be removed at the end */
 	GCond reap_cond;

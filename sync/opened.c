@@ -79,7 +79,8 @@ void mf_opened_note(MfDir *dir, MfWop *wop)
 	while (g_hash_table_iter_next(&iter, &key, NULL)) {
 		const MfInode *inode = mf_inode_find(fs, *(uint64_t *)key);
 		g_autofree char *record = mf_key_pair(MF_KEY_OPEN, *(uint64_t *)key, self);
-		if (!inode || inode->opens == 0 || inode->dir != dir)
+		/* Of a removed directory the parent has the records. */
+		if (!inode || inode->opens == 0 || (inode->dir != dir && !inode->removed))
 			mf_wop_omap_rm(wop, record);
 	}
 }
@@ -99,6 +100,19 @@ bool mf_opened_elsewhere(MfDir *dir, uint64_t ino)
 			return true;
 	}
 	return false;
+}
+
+void mf_opened_inherit(MfDir *dir, MfDir *child, uint64_t ino)
+{
+	GArray *list = g_hash_table_lookup(child->foreign_open, &ino);
+
+	if (!list || !mf_opened_elsewhere(child, ino))
+		return;
+	for (unsigned i = 0; i < list->len; i++) {
+		g_autofree char *key = mf_key_pair(MF_KEY_OPEN, ino, g_array_index(list, uint32_t, i));
+		mf_dir_set_value(dir, dir->shards->pdata[0], key, g_byte_array_append(g_byte_array_new(), (const guint8 *)"1", 1));
+	}
+	g_hash_table_insert(dir->foreign_open, g_memdup2(&ino, sizeof(ino)), g_array_copy(list));
 }
 
 void mf_opened_closed(MfFs *fs, MfInode *inode)

@@ -18,6 +18,8 @@ void mf_opened_note(MfDir *dir, MfWop *wop);
 void mf_opened_clear(MfDir *dir);
 /* A node that lives has it open. */
 bool mf_opened_elsewhere(MfDir *dir, uint64_t ino);
+/* @child is removed; what is to be deleted of it is a matter of @dir now, and who has it open as well. */
+void mf_opened_inherit(MfDir *dir, MfDir *child, uint64_t ino);
 /* The last descriptor on this node is closed. */
 void mf_opened_closed(MfFs *fs, MfInode *inode);
 void mf_opened_closed_elsewhere(MfDir *dir, uint64_t ino, uint32_t incarnation);

@@ -9,6 +9,7 @@
 #include "sync/inode.h"
 #include "sync/message.h"
 #include "sync/opened.h"
+#include "sync/recall.h"
 
 #include <errno.h>
 
@@ -106,6 +107,90 @@ int mf_reaper_remove(MfFs *fs, enum mf_kind kind, uint64_t ino, uint64_t tag, ui
 	return 0;
 }
 
+/* ---- removed directories ---- */
+
+/* The lease of one is not given away: others would find in its object what it had, and fill it. */
+struct removed {
+	uint64_t ino;	 /* the key */
+	uint64_t parent; /* whose commit drops the name */
+	GArray *waiters; /* uint32_t: incarnations; NULL: nobody asked yet */
+};
+
+static void removed_free(void *data)
+{
+	struct removed *removed = data;
+
+	g_clear_pointer(&removed->waiters, g_array_unref);
+	g_free(removed);
+}
+
+GHashTable *mf_reaper_table(void)
+{
+	return g_hash_table_new_full(g_int64_hash, g_int64_equal, NULL, removed_free);
+}
+
+static void note_removed(MfFs *fs, uint64_t ino, uint64_t parent)
+{
+	struct removed *removed = g_new(struct removed, 1);
+
+	*removed = (struct removed){ ino, parent, NULL };
+	g_hash_table_replace(fs->removed, &removed->ino, removed);
+}
+
+/* Its name must not come back without it. */
+static int commit_parent(MfFs *fs, uint64_t ino)
+{
+	const struct removed *removed;
+
+	/* One that was removed as well has left its to-delete list to its own parent. */
+	while ((removed = g_hash_table_lookup(fs->removed, &ino)))
+		ino = removed->parent;
+	MfInode *inode = mf_inode_find(fs, ino);
+	return inode && inode->dir && !inode->removed ? mf_commit_dir(inode->dir) : 0;
+}
+
+static void end_removed(MfFs *fs, void *arg)
+{
+	uint64_t *ino = arg;
+
+	g_mutex_lock(&fs->lock);
+	int r = commit_parent(fs, *ino);
+	/* Else it is done, or was undone by the end of this life. */
+	if (r == 0 && g_hash_table_contains(fs->removed, ino)) {
+		g_mutex_unlock(&fs->lock);
+		r = mf_reaper_remove(fs, MF_KIND_DIR, *ino, 0, 0);
+		g_mutex_lock(&fs->lock);
+	}
+	struct removed *removed = g_hash_table_lookup(fs->removed, ino);
+	if (removed) {
+		g_autoptr(GArray) waiters = g_steal_pointer(&removed->waiters);
+		if (r == 0)
+			g_hash_table_remove(fs->removed, ino);
+		/* After a failure they ask again. */
+		for (unsigned i = 0; r == 0 && i < waiters->len; i++)
+			mf_notice_send(fs, g_array_index(waiters, uint32_t, i), MF_NOTICE_GRANT, *ino, 0);
+	}
+	fs->reaping--;
+	g_cond_broadcast(&fs->reap_cond);
+	g_mutex_unlock(&fs->lock);
+	g_free(ino);
+}
+
+bool mf_reaper_recalled(MfFs *fs, uint64_t ino, uint32_t incarnation)
+{
+	struct removed *removed = g_hash_table_lookup(fs->removed, &ino);
+
+	if (!removed)
+		return false;
+	if (!removed->waiters) {
+		removed->waiters = g_array_new(false, false, sizeof(uint32_t));
+		fs->reaping++;
+		mf_fs_work(fs, end_removed, g_memdup2(&ino, sizeof(ino)));
+	}
+	g_array_append_val(removed->waiters, incarnation);
+	return true;
+}
+
 /* ---- jobs ---- */
 
 static bool may_change(const MfDir *dir)
@@ -137,6 +222,8 @@ static void run(MfFs *fs, void *arg)
 		g_usleep(RETRY_US);
 	}
 	g_mutex_lock(&fs->lock);
+	if (r == 0 && job->rec.kind == MF_KIND_DIR)
+		g_hash_table_remove(fs->removed, &job->rec.ino);
 	if (job->dir) {
 		/* On failure, or when the lease is gone, the record stays: the next load of the directory tries again. */
 		MfShard *shard = shard_with(job->dir, job->key);
@@ -223,7 +310,10 @@ void mf_reaper_unlinked(MfShard *shard, MfInode *inode, uint64_t tag, bool on_di
 		 * be stored. */
 		if (!last || (!is_held(inode) && !may_be_stored(inode)))
 			return;
-	} else {
+	}
+	if (inode->kind == MF_KIND_DIR)
+		note_removed(fs, inode->ino, shard->dir->inode->ino);
+	if (on_disk) {
 		g_autoptr(GByteArray) bytes = NULL;
 		g_autofree char *key = mf_key_reap(inode->ino, tag);
 		if (mf_reap_encode(&rec, &bytes) == 0)
@@ -263,10 +353,12 @@ void mf_reaper_inherit(MfShard *shard, MfDir *child, bool on_disk)
 				if (reap->dir == child->inode->ino)
 					reap->dir = on_disk ? shard->dir->inode->ino : 0;
 			}
-			if (on_disk)
+			if (on_disk) {
 				mf_dir_set_value(shard->dir, shard, key, g_byte_array_ref(bytes));
-			else if (!held)
+				mf_opened_inherit(shard->dir, child, rec.ino);
+			} else if (!held) {
 				start(fs, &rec, NULL);
+			}
 		}
 	}
 }

@@ -23,5 +23,9 @@ void mf_reaper_released(MfDir *dir, uint64_t ino);
 void mf_reaper_recover(MfShard *shard, GArray *kvs);
 /* Removes the objects of an inode that nothing leads to. Blocking, without the lock. */
 int mf_reaper_remove(MfFs *fs, enum mf_kind kind, uint64_t ino, uint64_t tag, uint64_t size);
+/* Another node wants the lease of a directory. If it was removed here, its object goes now, after what names it, and the node
+ * is told to look. False: it was not, or its object is gone. */
+bool mf_reaper_recalled(MfFs *fs, uint64_t ino, uint32_t incarnation);
+GHashTable *mf_reaper_table(void);
 /* Waits until all that is queued is done. */
 void mf_reaper_drain(MfFs *fs);

@@ -9,6 +9,7 @@
 #include "sync/kernel.h"
 #include "sync/locks.h"
 #include "sync/opened.h"
+#include "sync/reaper.h"
 #include "sync/sweep.h"
 
 #include <errno.h>
@@ -350,7 +351,9 @@ static void yield(MfFs *fs, void *arg)
 			if (dir->lease.mode != MF_LEASE_EXCLUSIVE || dir->acquiring)
 				continue;
 			drain(dir);
-			r = hand_over(dir);
+			/* The last to leave may have removed it. */
+			if (!dir->inode->removed)
+				r = hand_over(dir);
 		} else if (dir->acquiring && !dir->upgrading) {
 			/* Whoever acquires it goes on with the queue. */
 			r = 0;
@@ -390,6 +393,8 @@ static void yield(MfFs *fs, void *arg)
 	dir->yielding = false;
 	dir->draining = false;
 	g_cond_broadcast(&dir->cond);
+	for (unsigned i = 0; dir->inode->removed && !fs->closing && i < dir->waiters->len; i++)
+		mf_reaper_recalled(fs, dir->inode->ino, g_array_index(dir->waiters, struct mf_waiter, i).incarnation);
 	if (dir->waiters->len > 0 && dir->lease.mode != MF_LEASE_NONE && !fs->closing && !dir->acquiring)
 		mf_recall_pending(dir);
 	MfInode *inode = mf_inode_pin(dir->inode);
@@ -462,7 +467,9 @@ static void recalled(MfFs *fs, const struct mf_notice *notice)
 {
 	MfInode *inode = mf_inode_find(fs, notice->ino);
 
-	if (fs->closing || (inode && (inode->kind != MF_KIND_DIR || inode->removed)))
+	if (fs->closing || mf_reaper_recalled(fs, notice->ino, notice->from))
+		return;
+	if (inode && (inode->kind != MF_KIND_DIR || inode->removed))
 		return;
 	if (!inode)
 		inode = mf_inode_new(fs, notice->ino, MF_KIND_DIR);
@@ -492,7 +499,7 @@ void mf_recall_listen(const void *data, size_t len, void *arg)
 		recalled(fs, &notice);
 		break;
 	case MF_NOTICE_GRANT:
-		if (inode && inode->kind == MF_KIND_DIR && inode->dir) {
+		if (inode && inode->kind == MF_KIND_DIR && inode->dir && !inode->removed) {
 			may_be_ours(inode->dir);
 		}
 		break;
@@ -506,6 +513,9 @@ void mf_recall_listen(const void *data, size_t len, void *arg)
 	case MF_NOTICE_CLOSED:
 		if (inode && inode->kind == MF_KIND_DIR && inode->dir)
 			mf_opened_closed_elsewhere(inode->dir, notice.arg, notice.from);
+		/* Of one that was removed the parent has the records. */
+		for (GList *link = fs->dir_lru.head; link && (!inode || inode->removed); link = link->next)
+			mf_opened_closed_elsewhere(link->data, notice.arg, notice.from);
 		break;
 	default: /* of a newer version: a hint that we do without */
 		break;

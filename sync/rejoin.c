@@ -149,6 +149,7 @@ static void reset(MfFs *fs)
 		reset_inode(fs, inodes->pdata[i]);
 	g_hash_table_remove_all(fs->unnamed);
 	g_hash_table_remove_all(fs->references);
+	g_hash_table_remove_all(fs->removed);
 	/* Numbers carry the incarnation, so they start anew. */
 	fs->next_counter = fs->reserved = fs->window_low = 0;
 	fs->gains_pending = 0;
