@@ -13,7 +13,8 @@
 #include <errno.h>
 
 #define ANY_TAG UINT64_MAX
-#define AGAIN_US (30 * G_USEC_PER_SEC) /* after a sweep that did not come to its end */
+#define AGAIN_US (30 * G_USEC_PER_SEC) /* after a sweep that did not come to its end; then twice that ... */
+#define AGAIN_MAX_US (INT64_C(3600) * G_USEC_PER_SEC)
 
 static bool has_name(MfFs *fs, uint64_t ino, uint64_t tag)
 {
@@ -253,7 +254,8 @@ void *mf_sweep_thread(void *arg)
 {
 	MfFs *fs = arg;
 	uint64_t seen = UINT64_MAX;
-	int64_t again = INT64_MAX;
+	int64_t again = INT64_MAX, pause = AGAIN_US;
+	g_autoptr(GArray) due = g_array_new(false, false, sizeof(uint32_t)); /* incarnations */
 
 	g_mutex_lock(&fs->lock);
 	while (!fs->stopping) {
@@ -264,6 +266,8 @@ void *mf_sweep_thread(void *arg)
 				g_cond_wait_until(&fs->sweep_cond, &fs->lock, again);
 			continue;
 		}
+		if (seen != fs->members_changed)
+			pause = AGAIN_US;
 		seen = fs->members_changed;
 		again = INT64_MAX;
 		mf_locks_check_owners(fs);
@@ -271,14 +275,22 @@ void *mf_sweep_thread(void *arg)
 		check_dirs(fs);
 		g_mutex_unlock(&fs->lock);
 		g_autoptr(GArray) list = mf_node_unswept(fs->node);
-		for (unsigned i = 0; i < list->len; i++) {
-			uint32_t incarnation = g_array_index(list, uint32_t, i);
+		g_array_append_vals(due, list->data, list->len);
+		for (unsigned i = 0; i < due->len;) {
+			uint32_t incarnation = g_array_index(due, uint32_t, i);
 			int r = sweep(fs, incarnation);
-			if (r < 0 && r != -EINTR) {
+			if (r == 0) {
+				g_array_remove_index(due, i);
+				continue;
+			}
+			if (r != -EINTR)
 				g_info("incarnation %u: not all of what it left could be looked at (%s), later again",
 					incarnation, g_strerror(-r));
-				again = g_get_monotonic_time() + AGAIN_US;
-			}
+			i++;
+		}
+		if (due->len > 0) {
+			again = g_get_monotonic_time() + pause;
+			pause = MIN(pause * 2, AGAIN_MAX_US);
 		}
 		g_mutex_lock(&fs->lock);
 	}
