@@ -604,17 +604,22 @@ static bool has_intent(MfShard *head)
 	return false;
 }
 
-static bool has_gain(MfShard *shard)
+static bool has_value(const MfShard *shard, const char *prefix)
 {
 	GHashTableIter iter;
 	gpointer key;
 
 	g_hash_table_iter_init(&iter, shard->values);
 	while (g_hash_table_iter_next(&iter, &key, NULL)) {
-		if (g_str_has_prefix(key, MF_KEY_GAIN))
+		if (g_str_has_prefix(key, prefix))
 			return true;
 	}
 	return false;
+}
+
+static bool has_gain(const MfShard *shard)
+{
+	return has_value(shard, MF_KEY_GAIN);
 }
 
 bool mf_rename_is_pending(MfDir *dir)
@@ -628,20 +633,11 @@ bool mf_rename_is_pending(MfDir *dir)
 
 bool mf_rename_is_between(MfDir *dir)
 {
-	MfShard *head = dir->shards->pdata[0];
-	GHashTableIter iter;
-	gpointer key;
-
-	g_hash_table_iter_init(&iter, head->values);
-	while (g_hash_table_iter_next(&iter, &key, NULL)) {
-		if (g_str_has_prefix(key, MF_KEY_INTENT))
-			return true;
-	}
 	for (unsigned i = 0; i < dir->shards->len; i++) {
 		if (((MfShard *)dir->shards->pdata[i])->blocked)
 			return true;
 	}
-	return mf_rename_is_pending(dir);
+	return has_value(dir->shards->pdata[0], MF_KEY_INTENT) || mf_rename_is_pending(dir);
 }
 
 int mf_rename_settle(MfDir *dir)
