@@ -73,7 +73,7 @@ int mf_adopt(MfFs *fs, MfInode *inode)
 	if (r == 0) {
 		MfShard *shard = mf_dir_shard(dir, key);
 		bool on_disk = mf_dir_remove(dir, mf_dir_peek(dir, key));
-		mf_reaper_unlinked(shard, inode, FILE_TAG, on_disk, true);
+		mf_reaper_unlinked(shard, key, inode, FILE_TAG, on_disk, true);
 		inode->kind = MF_KIND_MESSAGE;
 		inode->attr = attr;
 		inode->published = false;

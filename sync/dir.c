@@ -34,6 +34,7 @@ static MfShard *shard_new(MfDir *dir, const struct mf_shard_ref *ref)
 	shard->dirty = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, NULL);
 	shard->values = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, (GDestroyNotify)g_byte_array_unref);
 	shard->dirty_files = g_hash_table_new(NULL, NULL);
+	shard->reaped_names = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, g_free);
 	shard->doubted = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, NULL);
 	g_cond_init(&shard->cond);
 	g_ptr_array_add(dir->shards, shard);
@@ -48,6 +49,7 @@ static void shard_free(void *data)
 	g_hash_table_unref(shard->dirty);
 	g_hash_table_unref(shard->values);
 	g_hash_table_unref(shard->dirty_files);
+	g_hash_table_unref(shard->reaped_names);
 	g_hash_table_unref(shard->doubted);
 	g_cond_clear(&shard->cond);
 	g_free(shard);

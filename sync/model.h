@@ -94,6 +94,7 @@ struct MfShard {
 	struct mf_shard_record rec;
 	GHashTable *dirty;	 /* key -> enum mf_on_disk */
 	GHashTable *values;	 /* reap, intent and gain keys -> GByteArray */
+	GHashTable *reaped_names; /* key of a to-delete record that is in no commit yet -> key of the name that goes in the same */
 	GHashTable *doubted;	 /* names dropped from memory while the lease was elsewhere: the next catch-up reads them */
 	GHashTable *dirty_files; /* MfInode, pinned: bytes or attributes to be flushed with the next commit */
 	bool dirty_record;	 /* head: the directory's own record changed */

@@ -358,10 +358,11 @@ void mf_name_drop(MfDir *dir, MfDentry *dentry)
 	MfFs *fs = dir->fs;
 	MfInode *inode = mf_inode_pin(dentry->inode);
 	MfShard *shard = mf_dir_shard(dir, dentry->key);
+	g_autofree char *key = g_strdup(dentry->key);
 	uint64_t tag = dentry->tag;
 	bool local = dentry->local;
 
-	mf_dir_touch(dir, dentry->key);
+	mf_dir_touch(dir, key);
 	bool on_disk = mf_dir_remove(dir, dentry);
 	bool last = inode->names == NULL && !(inode->kind == MF_KIND_MESSAGE && inode->linked && inode->nlink > 0);
 	inode->removed = last;
@@ -376,13 +377,13 @@ void mf_name_drop(MfDir *dir, MfDentry *dentry)
 	if (inode->attr_loaded && (!last || (inode->kind == MF_KIND_FILE && mf_opened_elsewhere(dir, inode->ino))))
 		mf_attr_changed(inode);
 	if (!local)
-		mf_reaper_unlinked(shard, inode, tag, on_disk, last);
+		mf_reaper_unlinked(shard, key, inode, tag, on_disk, last);
 	else if (tag != 0 && inode->opens == 0)
-		mf_name_referenced(fs, inode, dir, NULL, tag);
+		mf_name_referenced(fs, inode, dir, false, tag);
 	else if (tag != 0)
-		mf_reaper_unlinked(shard, inode, tag, false, last); /* at the last close */
+		mf_reaper_unlinked(shard, key, inode, tag, false, last); /* at the last close */
 	else if (last && !inode->published)
-		mf_reaper_unlinked(shard, inode, tag, false, true);
+		mf_reaper_unlinked(shard, key, inode, tag, false, true);
 	else
 		mf_reaper_closed(fs, inode);
 	mf_inode_unpin(fs, inode);
@@ -482,8 +483,9 @@ void mf_name_drop_dir(MfDir *dir, MfDentry *dentry)
 	MfFs *fs = dir->fs;
 	MfInode *inode = mf_inode_pin(dentry->inode);
 	MfShard *shard = mf_dir_shard(dir, dentry->key);
+	g_autofree char *key = g_strdup(dentry->key);
 
-	mf_dir_touch(dir, dentry->key);
+	mf_dir_touch(dir, key);
 	bool on_disk = mf_dir_remove(dir, dentry);
 	inode->removed = true;
 	inode->attr.ctime = MAX(mf_fs_now(), inode->attr.ctime + 1);
@@ -492,9 +494,9 @@ void mf_name_drop_dir(MfDir *dir, MfDentry *dentry)
 		inode->dir = NULL;
 		mf_inode_unpin(fs, inode);
 	} else {
-		mf_reaper_unlinked(shard, inode, 0, on_disk, true);
+		mf_reaper_unlinked(shard, key, inode, 0, on_disk, true);
 		if (inode->dir)
-			mf_reaper_inherit(shard, inode->dir, on_disk);
+			mf_reaper_inherit(shard, key, inode->dir, on_disk);
 		for (unsigned i = 0; inode->dir && i < inode->dir->shards->len; i++)
 			mf_commit_forget(inode->dir->shards->pdata[i]);
 	}
@@ -546,6 +548,21 @@ int mf_fs_rmdir(MfFs *fs, uint64_t parent, const char *name)
 
 /* ---- linking ---- */
 
+int mf_name_commit(MfInode *inode)
+{
+	const MfDentry *name = inode->names;
+
+	while (name && name->local)
+		name = name->next_name;
+	if (!inode->unnamed || !name)
+		return 0;
+	g_autofree char *key = g_strdup(name->key);
+	MfDir *dir = mf_dir_pin(name->dir);
+	int r = mf_commit_wait_key(dir, key);
+	mf_dir_unpin(dir);
+	return r;
+}
+
 int mf_name_reference(MfFs *fs, MfInode *inode, MfDir *dir, uint64_t *ret_tag)
 {
 	uint64_t tag;
@@ -555,6 +572,8 @@ int mf_name_reference(MfFs *fs, MfInode *inode, MfDir *dir, uint64_t *ret_tag)
 		r = mf_message_flush(fs, inode);
 	if (r == 0)
 		r = mf_attr_load(fs, inode);
+	if (r == 0)
+		r = mf_name_commit(inode);
 	if (r < 0)
 		return r;
 	g_hash_table_add(fs->references, g_memdup2(&tag, sizeof(tag)));
@@ -564,7 +583,7 @@ int mf_name_reference(MfFs *fs, MfInode *inode, MfDir *dir, uint64_t *ret_tag)
 	if (r == 0)
 		r = mf_message_mark(fs, inode, tag);
 	if (r < 0) {
-		mf_name_referenced(fs, inode, dir, NULL, tag); /* it may have been noted, and taken */
+		mf_name_referenced(fs, inode, dir, false, tag); /* it may have been noted, and taken */
 		return r;
 	}
 	if (!inode->linked) {
@@ -585,7 +604,7 @@ int mf_name_reference(MfFs *fs, MfInode *inode, MfDir *dir, uint64_t *ret_tag)
 struct referenced {
 	struct mf_reference reference;
 	MfDir *dir; /* a user of it */
-	char *key;  /* NULL: no name came of it */
+	bool named; /* false: no name came of it */
 	uint64_t size;
 };
 
@@ -594,9 +613,10 @@ static int settle_reference(MfFs *fs, struct referenced *job)
 {
 	int r;
 
-	if (job->key) {
+	if (job->named) {
 		g_mutex_lock(&fs->lock);
-		r = mf_commit_wait_key(job->dir, job->key);
+		/* It may have another name in there by now. */
+		r = mf_commit_dir(job->dir);
 		g_mutex_unlock(&fs->lock);
 	} else {
 		r = mf_reaper_remove(fs, MF_KIND_MESSAGE, job->reference.ino, job->reference.tag, job->size);
@@ -617,18 +637,17 @@ static void forget_reference(MfFs *fs, void *arg)
 	fs->reaping--;
 	g_cond_broadcast(&fs->reap_cond);
 	g_mutex_unlock(&fs->lock);
-	g_free(job->key);
 	g_free(job);
 }
 
-void mf_name_referenced(MfFs *fs, MfInode *inode, MfDir *dir, const char *key, uint64_t tag)
+void mf_name_referenced(MfFs *fs, MfInode *inode, MfDir *dir, bool named, uint64_t tag)
 {
 	struct referenced *job = g_new0(struct referenced, 1);
 
 	job->reference = (struct mf_reference){ tag, dir->inode->ino, inode->ino };
 	job->size = MAX(inode->attr.size, mf_message_extent(inode));
 	job->dir = mf_dir_pin(dir);
-	job->key = g_strdup(key);
+	job->named = named;
 	fs->reaping++;
 	mf_fs_reap(fs, forget_reference, job);
 }
@@ -706,7 +725,7 @@ static int link_locked(MfFs *fs, MfInode *inode, struct mf_parent *p, const char
 	r = mf_dir_find(p->dir, p->space, name, &found);
 	if (r != -ENOENT || p->inode->removed || inode->removed) {
 		if (tag != 0)
-			mf_name_referenced(fs, inode, p->dir, NULL, tag);
+			mf_name_referenced(fs, inode, p->dir, false, tag);
 		return r == 0 ? -EEXIST : r == -ENOENT ? -ENOENT : r;
 	}
 	mf_dir_add(p->dir, key, inode, local, tag);
@@ -715,7 +734,7 @@ static int link_locked(MfFs *fs, MfInode *inode, struct mf_parent *p, const char
 	if (!local)
 		mf_dir_dirty(p->dir, key, false);
 	if (tag != 0 && !local)
-		mf_name_referenced(fs, inode, p->dir, key, tag);
+		mf_name_referenced(fs, inode, p->dir, true, tag);
 	if (publish && first)
 		mf_name_publish(fs, inode);
 	else

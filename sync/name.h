@@ -12,10 +12,12 @@ int mf_name_check_rmdir(MfDir *dir, MfDentry *dentry);
 void mf_name_drop_dir(MfDir *dir, MfDentry *dentry);
 /* A new name for a message outside of tmp: from now on it is immutable. */
 void mf_name_publish(MfFs *fs, MfInode *inode);
+/* What a sweep is told to leave alone must have a name that survives a crash: commits one of @inode. Blocks. */
+int mf_name_commit(MfInode *inode);
 /* A durable name, to be made in @dir, of a message that has or had one already takes a reference of its own. Blocks. */
 int mf_name_reference(MfFs *fs, MfInode *inode, MfDir *dir, uint64_t *ret_tag);
-/* The name under @key now holds it; or (@key NULL) none will. */
-void mf_name_referenced(MfFs *fs, MfInode *inode, MfDir *dir, const char *key, uint64_t tag);
+/* A name in @dir now holds it; or (not @named) none will. */
+void mf_name_referenced(MfFs *fs, MfInode *inode, MfDir *dir, bool named, uint64_t tag);
 /* Waits until the name that holds @tag is committed. -ETIMEDOUT. */
 int mf_name_wait_reference(MfFs *fs, uint64_t tag);
 /* Adds a name as @rec describes it, as a change. */

@@ -292,9 +292,16 @@ static uint64_t extent_of(const MfInode *inode)
 		inode->kind == MF_KIND_MESSAGE ? MAX(inode->attr.size, mf_message_extent(inode)) : 0;
 }
 
-void mf_reaper_unlinked(MfShard *shard, MfInode *inode, uint64_t tag, bool on_disk, bool last)
+/* A split between the two must not part them. */
+static void note_name(MfShard *shard, const char *key, const char *name_key)
+{
+	g_hash_table_insert(shard->reaped_names, g_strdup(key), g_strdup(name_key));
+}
+
+void mf_reaper_unlinked(MfShard *shard, const char *name_key, MfInode *inode, uint64_t tag, bool on_disk, bool last)
 {
 	MfFs *fs = shard->dir->fs;
+	bool only_name = on_disk;
 
 	if (inode->kind == MF_KIND_SYMLINK || inode->kind == MF_KIND_SUBDIR)
 		return;
@@ -316,6 +323,8 @@ void mf_reaper_unlinked(MfShard *shard, MfInode *inode, uint64_t tag, bool on_di
 	if (on_disk) {
 		g_autoptr(GByteArray) bytes = NULL;
 		g_autofree char *key = mf_key_reap(inode->ino, tag);
+		if (only_name)
+			note_name(shard, key, name_key);
 		if (mf_reap_encode(&rec, &bytes) == 0)
 			mf_dir_set_value(shard->dir, shard, key, g_steal_pointer(&bytes));
 	}
@@ -330,7 +339,7 @@ void mf_reaper_unlinked(MfShard *shard, MfInode *inode, uint64_t tag, bool on_di
 	/* Else: when the record is committed. */
 }
 
-void mf_reaper_inherit(MfShard *shard, MfDir *child, bool on_disk)
+void mf_reaper_inherit(MfShard *shard, const char *name_key, MfDir *child, bool on_disk)
 {
 	MfFs *fs = child->fs;
 
@@ -354,6 +363,7 @@ void mf_reaper_inherit(MfShard *shard, MfDir *child, bool on_disk)
 					reap->dir = on_disk ? shard->dir->inode->ino : 0;
 			}
 			if (on_disk) {
+				note_name(shard, key, name_key);
 				mf_dir_set_value(shard->dir, shard, key, g_byte_array_ref(bytes));
 				mf_opened_inherit(shard->dir, child, rec.ino);
 			} else if (!held) {
@@ -369,6 +379,7 @@ void mf_reaper_committed(MfShard *shard, const char *key)
 	GByteArray *value = g_hash_table_lookup(shard->values, key);
 	struct mf_reap_record rec;
 
+	g_hash_table_remove(shard->reaped_names, key);
 	if (!value || mf_reap_decode(value->data, value->len, &rec) < 0)
 		return;
 	MfInode *inode = mf_inode_find(fs, rec.ino);

@@ -9,10 +9,11 @@
 
 #include "sync/model.h"
 
-/* A name of @inode, with reference @tag, was taken from @shard just now; @on_disk: RADOS knew it. @last: no name is left. */
-void mf_reaper_unlinked(MfShard *shard, MfInode *inode, uint64_t tag, bool on_disk, bool last);
+/* The name @name_key of @inode, with reference @tag, was taken from @shard just now; @on_disk: RADOS knew it. @last: no
+ * name is left. */
+void mf_reaper_unlinked(MfShard *shard, const char *name_key, MfInode *inode, uint64_t tag, bool on_disk, bool last);
 /* @child is removed: what it still had to delete becomes a matter of @shard, in the commit that drops its name. */
-void mf_reaper_inherit(MfShard *shard, MfDir *child, bool on_disk);
+void mf_reaper_inherit(MfShard *shard, const char *name_key, MfDir *child, bool on_disk);
 /* The record under @key is in RADOS. */
 void mf_reaper_committed(MfShard *shard, const char *key);
 /* The inode was closed, or lost its last local name. */

@@ -207,7 +207,7 @@ static int rename_one(struct op *op)
 		if (r == 0)
 			r = check(op);
 		if (r < 0)
-			mf_name_referenced(op->fs, inode, op->dst.dir, NULL, tag);
+			mf_name_referenced(op->fs, inode, op->dst.dir, false, tag);
 		mf_inode_unpin(op->fs, inode);
 		if (r < 0)
 			return r;
@@ -215,9 +215,9 @@ static int rename_one(struct op *op)
 	bool referenced = publish && inode->published;
 	apply(op, local, tag);
 	if (referenced)
-		mf_name_referenced(op->fs, inode, op->dst.dir, op->dst_key, tag);
+		mf_name_referenced(op->fs, inode, op->dst.dir, true, tag);
 	if (referenced && old_tag != 0)
-		mf_name_referenced(op->fs, inode, op->src.dir, NULL, old_tag);
+		mf_name_referenced(op->fs, inode, op->src.dir, false, old_tag);
 	if (!publish)
 		return 0;
 	MfShard *shard = mf_dir_shard(op->dst.dir, op->dst_key);
@@ -309,8 +309,10 @@ static void finish_tail(MfFs *fs, void *arg)
 /* No sweep after a crash may take it for an orphan of the directory that it came from. */
 static int mark_moved(MfFs *fs, MfInode *inode)
 {
-	int r = 0;
+	int r = mf_name_commit(inode);
 
+	if (r < 0)
+		return r;
 	switch (inode->kind) {
 	case MF_KIND_MESSAGE:
 		r = mf_message_flush(fs, inode);

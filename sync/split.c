@@ -105,12 +105,14 @@ static bool is_large(const MfShard *shard)
 	return shard->rec.n_entries > shard->dir->fs->conf->split_entries && shard->ref.depth < DEPTH_MAX;
 }
 
-/* A to-delete record does not say in which half its name was: the half that commits last takes it, for bytes must not go
- * before their name has. */
-static bool is_new_reap(const MfShard *from, const char *key, gpointer state)
+/* A to-delete record belongs to the half that its name was in: both go in one commit. Where that is not known, to the half that
+ * commits last, for bytes must not go before their name has. */
+static bool reap_moves(const MfShard *from, const char *key, gpointer state)
 {
+	const char *name_key = g_hash_table_lookup(from->reaped_names, key);
+
 	return g_str_has_prefix(key, MF_KEY_REAP) && GPOINTER_TO_UINT(state) == MF_ON_DISK_NO &&
-	       g_hash_table_contains(from->values, key);
+	       g_hash_table_contains(from->values, key) && (!name_key || moves(from, name_key));
 }
 
 /* Entries of the new shard among those that the commits know. */
@@ -121,9 +123,13 @@ static void divide(MfShard *from, MfShard *to)
 
 	g_hash_table_iter_init(&iter, from->dirty);
 	while (g_hash_table_iter_next(&iter, &key, &value)) {
-		if (is_new_reap(from, key, value)) {
+		if (reap_moves(from, key, value)) {
 			GByteArray *record = g_byte_array_ref(g_hash_table_lookup(from->values, key));
 			g_hash_table_insert(to->values, g_strdup(key), record);
+			const char *name_key = g_hash_table_lookup(from->reaped_names, key);
+			if (name_key)
+				g_hash_table_insert(to->reaped_names, g_strdup(key), g_strdup(name_key));
+			g_hash_table_remove(from->reaped_names, key);
 			g_hash_table_remove(from->values, key);
 		} else if (!moves(from, key)) {
 			continue;
