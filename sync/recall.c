@@ -283,7 +283,6 @@ static int quit(MfDir *dir)
 {
 	MfFs *fs = dir->fs;
 	g_autofree char *oid = mf_oid_dir(dir->inode->ino, 0);
-	bool sharing = dir->lease.mode == MF_LEASE_SHARED;
 	int r;
 
 	/* Nobody enters. The upgrade may get its lease before we have our answer, which is then not ours to forget. */
@@ -301,7 +300,8 @@ static int quit(MfDir *dir)
 		/* We may have left already. */
 		if (r == -ETIMEDOUT && unknown && !must_end(fs))
 			continue;
-		if (r == 0 && sharing && is_upgraded(fs, mf_rop_get_xattr(rop, MF_XATTR_LEASE)))
+		/* Without an upgrade it is what we were given after we had left, or what an upgrade got that did not know it. */
+		if (r == 0 && upgrading && is_upgraded(fs, mf_rop_get_xattr(rop, MF_XATTR_LEASE)))
 			r = -EAGAIN;
 		if (r == 0)
 			r = mf_lease_quit(fs->node, wop, mf_rop_get_xattr(rop, MF_XATTR_LEASE));
