@@ -196,7 +196,7 @@ int mf_inode_hold(MfFs *fs, MfInode *inode, enum mf_lease_mode mode, MfDir **ret
 		if (r < 0 || inode->dir == *ret_dir)
 			return r;
 		/* It moved while we waited. */
-		mf_dir_put(*ret_dir);
+		mf_dir_put(g_steal_pointer(ret_dir));
 	}
 }
 
