@@ -1473,7 +1473,7 @@ struct notify {
 	unsigned alive;
 	GBytes *data;
 	GBytes *answer; /* the first one; NULL: none yet */
-	unsigned timeout_s;
+	int64_t timeout; /* us */
 	bool finished;
 	Event *deadline;
 	int refs;
@@ -1625,7 +1625,7 @@ static void arrive_notify(struct op *op)
 		notify_finish(notify);
 		return;
 	}
-	notify->deadline = sched_at(sched_now() + notify->timeout_s * SECOND, SCHED_WORLD, false, notify_late, notify);
+	notify->deadline = sched_at(sched_now() + notify->timeout, SCHED_WORLD, false, notify_late, notify);
 	for (unsigned i = 0; i < notify->waiting->len; i++) {
 		struct registration *reg = notify->waiting->pdata[i];
 		for (int n = sched_chance(cluster_faults.twice) ? 2 : 1; n > 0; n--) {
@@ -1646,7 +1646,7 @@ static struct op *notify_new(MfPool *pool, const char *oid, unsigned timeout_s, 
 	op->notify = g_new0(struct notify, 1);
 	op->notify->refs = 1;
 	op->notify->data = g_bytes_new(data, len);
-	op->notify->timeout_s = MAX(timeout_s, 1);
+	op->notify->timeout = MAX(timeout_s, 1) * SECOND;
 	op->notify->waiting = g_ptr_array_new();
 	return op;
 }
@@ -1669,6 +1669,8 @@ int mf_pool_ask(MfPool *pool, const char *oid, unsigned timeout_s, GBytes **ret_
 	struct notify *notify = op->notify;
 
 	notify->refs++;
+	if (cluster_sabotage_ping)
+		notify->timeout = SECOND / 10;
 	int r = execute(op);
 	*ret_answer = g_steal_pointer(&notify->answer);
 	notify_unref(notify);

@@ -240,7 +240,10 @@ static void *trouble_main(void *arg)
 	for (unsigned n = 0; n < TROUBLES_MAX && steps_left > 0; n++) {
 		sched_sleep(sched_between(0, 2 * pause));
 		struct node *node = &nodes[sched_below(plan.nodes)];
-		int64_t time = sched_chance(5000) ? sched_between(0, SECOND) : sched_between(0, 12 * SECOND);
+		/* Hardly noticed; long enough that others give up on it before it gives up on itself; long enough for both. */
+		int64_t time = sched_below(3) == 0 ? sched_between(0, SECOND) :
+			       sched_chance(5000)  ? sched_between(SECOND, 3 * SECOND) :
+						     sched_between(0, 12 * SECOND);
 		if (steps_left == 0 || node->life == 0 || sched_is_frozen(node->life))
 			continue;
 		switch (sched_below(3)) {
