@@ -140,15 +140,26 @@ class Mount:
         done = subprocess.run([self.fs.program("tools/mailfsctl"), "umount", "-c", self.fs.conf, "-w", str(wait),
                                self.path], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
                               timeout=wait + 30, text=True, errors="replace")
+        stacks = self.stacks() if "still runs" in done.stdout else ""
         try:
             code = self.process.wait(wait)
         except subprocess.TimeoutExpired:
-            raise Failed("the daemon of %s does not end: %s" % (self.path, done.stdout)) from None
+            raise Failed("the daemon of %s does not end: %s%s" % (self.path, done.stdout, stacks)) from None
         expect(not is_mounted(self.path), "%s is mounted still: %s" % (self.path, done.stdout))
         if check:
-            expect(done.returncode == 0, "umount: exit %d: %s" % (done.returncode, done.stdout))
+            expect(done.returncode == 0, "umount: exit %d: %s%s" % (done.returncode, done.stdout, stacks))
             expect(code == 0, "the daemon ended with %d: %s" % (code, self.log_text()[-500:]))
         return code
+
+    def stacks(self):
+        """What each thread does: for a daemon that takes too long."""
+        done = subprocess.run(["gdb", "-p", str(self.process.pid), "-batch", "-ex", "set pagination off", "-ex",
+                               "thread apply all bt"], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                              stderr=subprocess.DEVNULL, timeout=60, text=True, errors="replace")
+        ours = [line.split(" in ", 1)[1] for line in done.stdout.splitlines() if " in " in line and line.startswith("#")]
+        with open(self.log, "a") as log:
+            log.write(done.stdout)
+        return " < ".join(line.split(" (")[0] for line in ours if "mf_" in line or "rados_" in line or "fuse_" in line)
 
     def kill(self):
         """kill -9; the dead mount stays."""
