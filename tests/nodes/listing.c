@@ -13,7 +13,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-enum { STAYING = 600, PASSES = 40, CHANGERS = 2, ENOUGH_S = 40, MOVES_MIN = 3 };
+enum { STAYING = 600, PASSES = 40, CHANGERS = 2, ENOUGH_S = 40, MOVES_MIN = 3, MOVES_S = 10 };
 
 struct shared {
 	atomic_bool stop;
@@ -135,14 +135,14 @@ static int move(int worker, void *arg)
 
 	mf_node_enter(mf_nodes_count() - 1);
 	/* However slow the machine is, a few times. */
-	while (mf_tap_now() < end || (s->changes <= MOVES_MIN && mf_tap_now() < begin + ENOUGH_S)) {
+	while (mf_tap_now() < end || (s->changes <= MOVES_MIN && mf_tap_now() < begin + MOVES_S)) {
 		int was = s->passes;
 
 		sprintf(from, "M/new/moving%d", s->changes);
 		sprintf(to, "M/cur/moving%d:2,", s->changes);
 		if (rename(from, to) < 0)
 			mf_nodes_fail("%s: %s", from, strerror(errno));
-		while (s->passes == was && mf_tap_now() < begin + ENOUGH_S)
+		while (s->passes == was && mf_tap_now() < begin + MOVES_S)
 			sched_yield();
 		sprintf(from, "M/new/moving%d", s->changes + 1);
 		if (mf_pattern_write("M/tmp/moving", 20, 1, false) < 0 || rename("M/tmp/moving", from) < 0)
