@@ -18,6 +18,7 @@ from mailfs import Skipped, equal, expect, wait_for
 
 INSIDE = "MAILFS_TEST_NODES_INSIDE"
 BOOT_ID = "/proc/sys/kernel/random/boot_id"
+LET_GO = os.path.join(os.path.dirname(os.path.abspath(mailfs.__file__)), "let-go")
 BRIDGE_ADDRESS = "10.213.0.1"
 
 # mount(8) needs the name of a program behind it; the shell makes way for mailfs, which keeps its pid.
@@ -32,7 +33,7 @@ def isolate(network):
     if network:
         command += ["--net", "--pid", "--fork", "--kill-child", "--mount-proc"]
     os.environ[INSIDE] = "1"
-    os.execvp("unshare", [*command, sys.executable, *sys.argv])
+    os.execvp("unshare", [*command, LET_GO, sys.executable, *sys.argv])
 
 
 def ip(*words):

@@ -7,7 +7,7 @@
 set -u
 [ "$(id -u)" = 0 ] || exit 77
 if [ -z "${MAILFS_NODES_SELFTEST-}" ]; then
-	MAILFS_NODES_SELFTEST=1 exec unshare --mount --propagation private "$0" "$@"
+	MAILFS_NODES_SELFTEST=1 exec unshare --mount --propagation private "${0%/*}/../lib/let-go" "$0" "$@"
 fi
 bin=$1 dir=$(mktemp -d "$2/selftest.XXXXXX") || exit 2
 shift 2
