@@ -461,6 +461,7 @@ static int create_node_object(MfNode *node)
 		return r;
 	mf_wop_create(wop);
 	mf_wop_setxattr(wop, MF_XATTR_RECORD, bytes->data, bytes->len);
+	mf_wop_setxattr(wop, MF_XATTR_OWNER, node->self.addrs, strlen(node->self.addrs));
 	mf_wop_full_force(wop);
 	return mf_pool_write(node->pool, MF_POOL_META, node->oid, wop);
 }
@@ -470,6 +471,8 @@ static int drop_node_object(MfNode *node)
 	g_autoptr(MfWop) wop = mf_wop_new();
 
 	node->watch = mf_watch_free(node->watch);
+	/* A copy may arrive when somebody else has got the number that we tried to join with. */
+	mf_wop_cmpxattr(wop, MF_XATTR_OWNER, MF_CMP_EQ, node->self.addrs, strlen(node->self.addrs));
 	mf_wop_remove(wop);
 	mf_wop_full_force(wop);
 	return mf_pool_write(node->pool, MF_POOL_META, node->oid, wop);

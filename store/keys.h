@@ -24,6 +24,7 @@
 #define MF_XATTR_LEASE "lease"	/* d.* */
 #define MF_XATTR_LINKED "linked" /* attributes of a message with several names: m.* */
 #define MF_XATTR_PUBLISHED "published" /* had a name that may be elsewhere now, so no orphan of a crash: m.* */
+#define MF_XATTR_OWNER "owner"	/* addresses of the client that made it: node.* */
 #define MF_XATTR_VERSION "version" /* compare-and-set counter: members */
 #define MF_XATTR_USER "u."	/* + what stands behind "user." */
 
