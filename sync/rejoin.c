@@ -79,11 +79,13 @@ static void drop_local_names(MfFs *fs, MfDir *dir)
 
 static void reset_dir(MfFs *fs, MfDir *dir)
 {
+	/* It was never committed: nobody will ever find it. One that was not read yet is another matter. */
+	bool dead = dir->recovered && !dir->created;
+
 	for (unsigned i = 0; i < dir->shards->len; i++) {
 		MfShard *shard = dir->shards->pdata[i];
 		mf_commit_forget(shard);
-		/* It was never committed: nobody will ever find it. */
-		shard->gone = !dir->created || dir->inode->removed;
+		shard->gone = dead || dir->inode->removed;
 		shard->loaded = shard->known = shard->complete = shard->stamped = shard->times_due = false;
 		shard->seq_done = shard->seq_wanted = shard->seq;
 		shard->failed_error = 0;
@@ -96,7 +98,7 @@ static void reset_dir(MfFs *fs, MfDir *dir)
 	g_hash_table_remove_all(dir->noted_open);
 	g_hash_table_remove_all(dir->noted_locks);
 	g_hash_table_remove_all(dir->foreign_open);
-	if (!dir->created)
+	if (dead)
 		dir->inode->removed = true;
 }
 
