@@ -230,7 +230,8 @@ int mf_node_bury(MfNode *node, uint32_t inc, bool evict)
 {
 	int r = 1;
 
-	if (inc == node->incarnation)
+	/* Who joins anew ends its own former life, unless others have. */
+	if (inc == node->incarnation && !node->rejoining)
 		return -EAGAIN;
 	g_mutex_lock(&node->burying);
 	enum mf_holder known = mf_node_holder(node, inc);
