@@ -146,6 +146,9 @@ static int get(MfFs *fs, MfInode *inode, enum mf_lease_mode mode, MfDir **ret_di
 		}
 		struct hold *hold = find(holds, dir);
 		if (enough(dir, mode) && (hold || (!dir->draining && !dir->acquiring))) {
+			/* It may have been taken over while we waited. */
+			if (mf_node_is_fenced(fs->node))
+				return -ESHUTDOWN;
 			enter(holds, dir);
 			*ret_dir = dir;
 			return 0;
