@@ -15,10 +15,10 @@ struct Call {
 	Register *reg;
 	enum call_kind kind;
 	int a, b;
-	int life;
+	int life, reign;
 	unsigned slot;
 	uint64_t invoked;
-	bool after_loss; /* its life had ended then, whether it knew or not */
+	bool after_loss; /* its reign had ended then, whether it knew or not */
 	bool orphan;	 /* never returns */
 };
 
@@ -32,7 +32,7 @@ struct world {
 struct undurable {
 	int state; /* before the change */
 	uint64_t moment;
-	int life; /* that makes the change */
+	int reign; /* that makes the change */
 };
 
 struct Register {
@@ -173,15 +173,15 @@ static void expand(Register *reg)
 	}
 }
 
-/* What the register may fall back to when @life ends; called when a change begins and when it was answered. */
-static void note_undurable(Register *reg, int life, uint64_t at)
+/* What the register may fall back to when @reign ends; called when a change begins and when it was answered. */
+static void note_undurable(Register *reg, int reign, uint64_t at)
 {
 	for (unsigned i = 0; i < reg->worlds->len; i++) {
-		struct undurable u = { g_array_index(reg->worlds, struct world, i).state, at, life };
+		struct undurable u = { g_array_index(reg->worlds, struct world, i).state, at, reign };
 		bool known = false;
 		for (unsigned k = 0; k < reg->undurable->len; k++) {
 			struct undurable *other = &g_array_index(reg->undurable, struct undurable, k);
-			if (other->state != u.state || other->life != life)
+			if (other->state != u.state || other->reign != reign)
 				continue;
 			other->moment = MAX(other->moment, at);
 			known = true;
@@ -198,12 +198,12 @@ static void changed(const Call *call)
 
 	for (unsigned i = reg->undurable->len; i > 0; i--) {
 		struct undurable *u = &g_array_index(reg->undurable, struct undurable, i - 1);
-		if (u->life != call->life)
+		if (u->reign != call->reign)
 			g_array_remove_index(reg->undurable, i - 1);
 		else if (u->moment >= call->invoked)
 			u->moment = moment; /* durable by what begins after this only */
 	}
-	note_undurable(reg, call->life, moment);
+	note_undurable(reg, call->reign, moment);
 }
 
 Call *check_invoke(Register *reg, enum call_kind kind, int a, int b)
@@ -211,9 +211,10 @@ Call *check_invoke(Register *reg, enum call_kind kind, int a, int b)
 	Call *call = g_new0(Call, 1);
 
 	*call = (Call){
-		.reg = reg, .kind = kind, .a = a, .b = b, .life = sched_life(), .invoked = ++moment, .slot = CALLS
+		.reg = reg, .kind = kind, .a = a, .b = b, .life = sched_life(), .reign = sched_reign(sched_life()),
+		.invoked = ++moment, .slot = CALLS
 	};
-	call->after_loss = lost[call->life];
+	call->after_loss = lost[call->reign];
 	if (reg->given_up)
 		return call;
 	for (call->slot = 0; call->slot < CALLS && reg->calls[call->slot]; call->slot++)
@@ -222,8 +223,8 @@ Call *check_invoke(Register *reg, enum call_kind kind, int a, int b)
 		give_up(reg);
 	else
 		reg->calls[call->slot] = call;
-	if (is_change(kind) && !reg->given_up && !lost[call->life])
-		note_undurable(reg, call->life, moment);
+	if (is_change(kind) && !reg->given_up && !lost[call->reign])
+		note_undurable(reg, call->reign, moment);
 	return call;
 }
 
@@ -262,11 +263,11 @@ static void explain(const Call *call, int result, GArray *worlds)
 		call->a, call->b, result, result, text->str);
 }
 
-/* The life was gone before the call returned: it says nothing of what others see, and what it changed was not
+/* The reign was over before the call returned: it says nothing of what others see, and what it changed was not
  * committed, or was before. */
 static bool ignore(const Call *call, int result)
 {
-	return lost[call->life] && (is_change(call->kind) || !call->after_loss);
+	return lost[call->reign] && (is_change(call->kind) || !call->after_loss);
 }
 
 void check_return(Call *call, int result)
@@ -283,8 +284,10 @@ void check_return(Call *call, int result)
 	if (ignore(call, result))
 		result = is_change(call->kind) ? CK_UNKNOWN : CK_FAILED;
 	if (result == CK_UNKNOWN && is_change(call->kind)) {
-		if (!lost[call->life])
-			note_undurable(reg, call->life, moment);
+		/* It may have waited for the next one, and been done there. */
+		int reign = sched_reign(call->life);
+		if (!lost[reign])
+			note_undurable(reg, reign, moment);
 		call->orphan = true; /* keeps its slot */
 		return;
 	}
@@ -346,17 +349,17 @@ int check_state(const Register *reg)
 	return state;
 }
 
-bool check_life_is_lost(int life)
+bool check_reign_is_lost(int reign)
 {
-	return lost[life];
+	return lost[reign];
 }
 
-void check_life_lost(int life)
+void check_reign_lost(int reign)
 {
-	if (lost[life])
+	if (lost[reign])
 		return;
-	sched_log("life %d is lost", life);
-	lost[life] = true;
+	sched_log("reign %d is lost", reign);
+	lost[reign] = true;
 	for (unsigned i = 0; registers && i < registers->len; i++) {
 		Register *reg = registers->pdata[i];
 		if (reg->given_up)
@@ -365,7 +368,7 @@ void check_life_lost(int life)
 		unsigned n = reg->worlds->len;
 		for (unsigned k = reg->undurable->len; k > 0; k--) {
 			struct undurable u = g_array_index(reg->undurable, struct undurable, k - 1);
-			if (u.life != life)
+			if (u.reign != reign)
 				continue;
 			for (unsigned w = 0; w < n; w++) {
 				struct world next = g_array_index(reg->worlds, struct world, w);
@@ -375,9 +378,31 @@ void check_life_lost(int life)
 			}
 			g_array_remove_index(reg->undurable, k - 1);
 		}
-		for (unsigned k = 0; k < CALLS; k++) {
+	}
+}
+
+void check_new_reign(int life)
+{
+	for (unsigned i = 0; registers && i < registers->len; i++) {
+		Register *reg = registers->pdata[i];
+		for (unsigned k = 0; !reg->given_up && k < CALLS; k++) {
+			const Call *call = reg->calls[k];
+			if (call && call->life == life && !call->orphan && is_change(call->kind)) {
+				note_undurable(reg, sched_reign(life), moment);
+				break;
+			}
+		}
+	}
+}
+
+void check_life_ended(int life)
+{
+	check_reign_lost(sched_reign(life));
+	for (unsigned i = 0; registers && i < registers->len; i++) {
+		Register *reg = registers->pdata[i];
+		for (unsigned k = 0; !reg->given_up && k < CALLS; k++) {
 			Call *call = reg->calls[k];
-			if (!call || call->life != life || call->orphan || !sched_is_dead(life))
+			if (!call || call->life != life || call->orphan)
 				continue;
 			if (is_change(call->kind))
 				call->orphan = true;
@@ -485,9 +510,9 @@ static void check_members(const struct cluster_change *c)
 		if (!bytes || mf_member_decode(g_bytes_get_data(bytes, NULL), g_bytes_get_size(bytes), &member) < 0)
 			sched_fail("members: damaged record %s", (char *)c->keys->pdata[i]);
 		/* Not the incarnation of a try to join whose answer got lost. */
-		int life = cluster_life_of(member.addrs, g_ascii_strtoull(c->keys->pdata[i], NULL, 16));
-		if (member.state == MF_MEMBER_LOST && life > 0)
-			check_life_lost(life);
+		int reign = cluster_reign_of(member.addrs, g_ascii_strtoull(c->keys->pdata[i], NULL, 16));
+		if (member.state == MF_MEMBER_LOST && reign > 0)
+			check_reign_lost(reign);
 		mf_member_clear(&member);
 	}
 }

@@ -49,9 +49,13 @@ uint64_t check_moment(void);
 void check_durable(Register *reg, uint64_t moment);
 /* One state is possible: returns it, else CK_UNKNOWN. */
 int check_state(const Register *reg);
-/* The life ended without an unmount: its calls never return, and what is not durable may be lost. */
-void check_life_lost(int life);
-bool check_life_is_lost(int life);
+/* The reign ended without an unmount: what is not durable may be lost. */
+void check_reign_lost(int reign);
+bool check_reign_is_lost(int reign);
+/* The life has joined anew; what waited for that is done under the new reign. */
+void check_new_reign(int life);
+/* The life was killed: its calls never return. */
+void check_life_ended(int life);
 
 /* The observer of the cluster: invariants of leases, members and commits. */
 void check_change(const struct cluster_change *change);

@@ -30,7 +30,7 @@ struct object {
 };
 
 struct registration {
-	MfPool *client;
+	struct client *client;
 	uint64_t cookie;
 	MfWatch *watch; /* of the client; valid while that lives and has not unwatched */
 	struct object *object;
@@ -40,8 +40,9 @@ struct registration {
 	gint refs;
 };
 
-struct MfPool {
-	int life;
+/* Of the cluster: what one address stands for. */
+struct client {
+	int life, reign;
 	unsigned id;
 	char *addrs;
 	uint32_t incarnation;
@@ -58,6 +59,11 @@ struct MfPool {
 	bool notifier_busy;
 	MfWatch *notifying;
 	unsigned fibres;
+};
+
+struct MfPool {
+	struct client *client;
+	struct client *former; /* a blocklisted one: what was under way on it ends by itself */
 	struct mf_pool_counts counts;
 };
 
@@ -152,12 +158,12 @@ uint64_t cluster_operations(void)
 	return operations;
 }
 
-int cluster_life_of(const char *addrs, uint32_t incarnation)
+int cluster_reign_of(const char *addrs, uint32_t incarnation)
 {
 	for (unsigned i = 0; clients && i < clients->len; i++) {
-		MfPool *pool = clients->pdata[i];
-		if (strcmp(pool->addrs, addrs) == 0 && pool->incarnation == incarnation)
-			return pool->life;
+		struct client *client = clients->pdata[i];
+		if (strcmp(client->addrs, addrs) == 0 && client->incarnation == incarnation)
+			return client->reign;
 	}
 	return -1;
 }
@@ -668,7 +674,7 @@ static int run_step(struct draft *d, const struct wop_step *step)
 
 static void watch_gone(struct registration *reg);
 
-static void observe(MfPool *client, struct object *object, const MfWop *wop, bool existed, GHashTable *before)
+static void observe(struct client *client, struct object *object, const MfWop *wop, bool existed, GHashTable *before)
 {
 	if (!observer)
 		return;
@@ -681,7 +687,7 @@ static void observe(MfPool *client, struct object *object, const MfWop *wop, boo
 		object->exists, before, object->xattrs, keys });
 }
 
-static int apply_write(MfPool *client, enum mf_pool_which which, const char *oid, const MfWop *wop)
+static int apply_write(struct client *client, enum mf_pool_which which, const char *oid, const MfWop *wop)
 {
 	struct object *object = find(which, oid, true);
 	struct draft d = { object->exists, false, object->data, object->xattrs };
@@ -799,7 +805,7 @@ struct notify;
 
 struct op {
 	enum op_kind kind;
-	MfPool *client;
+	struct client *client;
 	enum mf_pool_which which;
 	char *oid;
 	MfWop *wop;
@@ -968,7 +974,7 @@ static void log_write(const struct op *op)
 static void arrived(void *arg)
 {
 	struct op *op = arg;
-	MfPool *client = op->client;
+	struct client *client = op->client;
 	int64_t now = sched_now();
 
 	if (now >= client->dead_at) {
@@ -1014,7 +1020,7 @@ static void arrived(void *arg)
 }
 
 /* When it gets to the OSD: after all that this client has sent to the object before. */
-static int64_t arrival(MfPool *client, const char *oid, int64_t at)
+static int64_t arrival(struct client *client, const char *oid, int64_t at)
 {
 	int64_t *last = g_hash_table_lookup(client->last_arrival, oid);
 
@@ -1058,7 +1064,7 @@ static void resent(void *arg)
 
 static void send_op(struct op *op)
 {
-	MfPool *client = op->client;
+	struct client *client = op->client;
 	int64_t now = sched_now(), at = now + hop();
 
 	op->refs = 1;
@@ -1094,7 +1100,7 @@ static void send_op(struct op *op)
 void cluster_partition(int life, int64_t until)
 {
 	for (unsigned i = 0; i < clients->len; i++) {
-		MfPool *client = clients->pdata[i];
+		struct client *client = clients->pdata[i];
 		if (client->life == life && !client->closed)
 			client->cut_until = MAX(client->cut_until, until);
 	}
@@ -1103,7 +1109,7 @@ void cluster_partition(int life, int64_t until)
 void cluster_crash(int life)
 {
 	for (unsigned i = 0; i < clients->len; i++) {
-		MfPool *client = clients->pdata[i];
+		struct client *client = clients->pdata[i];
 		/* What it had in its socket buffers still arrives, up to some moment. */
 		if (client->life == life)
 			client->dead_at = sched_now() + (sched_chance(3000)	     ? 0
@@ -1113,7 +1119,7 @@ void cluster_crash(int life)
 }
 
 /* Operations whose answer a partition swallowed are asked for again. */
-static void heal(MfPool *client)
+static void heal(struct client *client)
 {
 	bool forgotten = !calm && sched_chance(cluster_faults.forgotten);
 
@@ -1132,14 +1138,14 @@ static void heal(MfPool *client)
 
 static void *finisher(void *arg)
 {
-	MfPool *pool = arg;
+	struct client *client = arg;
 
 	for (;;) {
-		struct op *op = g_queue_pop_head(&pool->finished);
+		struct op *op = g_queue_pop_head(&client->finished);
 		if (!op) {
-			if (pool->closed)
+			if (client->closed)
 				break;
-			sched_wait(&pool->finisher, "completions", pool, -1);
+			sched_wait(&client->finisher, "completions", client, -1);
 			continue;
 		}
 		sched_yield_maybe();
@@ -1149,66 +1155,100 @@ static void *finisher(void *arg)
 			op->func(op->result, op->arg);
 		op_unref(op);
 	}
-	pool->fibres--;
-	sched_wake_all(&pool->idle);
+	client->fibres--;
+	sched_wake_all(&client->idle);
 	return NULL;
 }
 
 static void *notifier(void *arg);
+
+static struct client *connect_client(int64_t op_timeout)
+{
+	struct client *client = g_new0(struct client, 1);
+
+	client->life = sched_life();
+	client->reign = sched_reign(client->life);
+	client->id = ++next_client;
+	client->addrs = g_strdup_printf("sim:/%u", client->id);
+	client->op_timeout = op_timeout;
+	client->dead_at = INT64_MAX;
+	client->last_arrival = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, g_free);
+	if (!clients)
+		clients = g_ptr_array_new();
+	g_ptr_array_add(clients, client);
+	client->fibres = 2;
+	sched_spawn(client->life, "callbacks", finisher, client, false);
+	sched_spawn(client->life, "notifies", notifier, client, false);
+	return client;
+}
+
+/* The client stays known: its address may still be blocklisted. */
+static void disconnect(struct client *client)
+{
+	if (!g_queue_is_empty(&client->ops))
+		sched_fail("client %u is closed with operations under way", client->id);
+	client->closed = true;
+	sched_wake_all(&client->finisher);
+	sched_wake_all(&client->notifier);
+	while (client->fibres > 0)
+		sched_wait(&client->idle, "callbacks to end", client, -1);
+}
 
 int mf_pool_open(const struct mf_conf *conf, MfPool **ret_pool, char **ret_error)
 {
 	MfPool *pool = g_new0(MfPool, 1);
 
 	sched_sleep(hop() * 4);
-	pool->life = sched_life();
-	pool->id = ++next_client;
-	pool->addrs = g_strdup_printf("sim:/%u", pool->id);
-	pool->op_timeout = MAX(conf->op_timeout_ms / 1000, 1) * SECOND;
-	pool->dead_at = INT64_MAX;
-	pool->last_arrival = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, g_free);
-	if (!clients)
-		clients = g_ptr_array_new();
-	g_ptr_array_add(clients, pool);
-	pool->fibres = 2;
-	sched_spawn(pool->life, "callbacks", finisher, pool, false);
-	sched_spawn(pool->life, "notifies", notifier, pool, false);
+	pool->client = connect_client(MAX(conf->op_timeout_ms / 1000, 1) * SECOND);
 	*ret_pool = pool;
 	return 0;
 }
 
+static int ask_monitors(struct client *client);
+
 int mf_pool_reconnect(MfPool *pool, char **ret_error)
 {
-	*ret_error = g_strdup("not simulated");
-	return -EOPNOTSUPP;
+	int r = ask_monitors(pool->client);
+
+	if (r < 0) {
+		*ret_error = g_strdup("the line is cut");
+		return r;
+	}
+	if (pool->former)
+		disconnect(pool->former);
+	pool->former = pool->client;
+	sched_new_reign(sched_life());
+	pool->client = connect_client(pool->former->op_timeout);
+	pool->client->cut_until = pool->former->cut_until;
+	return 0;
 }
 
 MfPool *mf_pool_close(MfPool *pool)
 {
 	if (!pool)
 		return NULL;
-	if (!g_queue_is_empty(&pool->ops))
-		sched_fail("the pool is closed with operations under way");
-	pool->closed = true;
-	sched_wake_all(&pool->finisher);
-	sched_wake_all(&pool->notifier);
-	while (pool->fibres > 0)
-		sched_wait(&pool->idle, "callbacks to end", pool, -1);
-	/* The client stays known: its address may still be blocklisted. */
+	if (pool->former)
+		disconnect(pool->former);
+	disconnect(pool->client);
 	return NULL;
+}
+
+static struct op *op_new_of(struct client *client, enum op_kind kind, enum mf_pool_which which, const char *oid)
+{
+	struct op *op = g_new0(struct op, 1);
+
+	if (client->closed)
+		sched_fail("%s: the pool is closed", oid);
+	op->kind = kind;
+	op->client = client;
+	op->which = which;
+	op->oid = g_strdup(oid);
+	return op;
 }
 
 static struct op *op_new(MfPool *pool, enum op_kind kind, enum mf_pool_which which, const char *oid)
 {
-	struct op *op = g_new0(struct op, 1);
-
-	if (pool->closed)
-		sched_fail("%s: the pool is closed", oid);
-	op->kind = kind;
-	op->client = pool;
-	op->which = which;
-	op->oid = g_strdup(oid);
-	return op;
+	return op_new_of(pool->client, kind, which, oid);
 }
 
 static const char *const op_names[] = { "a write to", "a read of", "watching", "unwatching", "a notify to" };
@@ -1266,7 +1306,7 @@ int mf_pool_read(MfPool *pool, enum mf_pool_which which, const char *oid, MfRop 
 /* ---- watches ---- */
 
 struct MfWatch {
-	MfPool *pool;
+	struct client *client;
 	struct registration *reg;
 	char *oid;
 	unsigned timeout_s;
@@ -1355,7 +1395,7 @@ static void ping_answered(void *arg)
 	struct ping *ping = arg;
 	MfWatch *watch = ping->watch;
 
-	if (!watch->unwatched && watch->pool->cut_until <= sched_now()) {
+	if (!watch->unwatched && watch->client->cut_until <= sched_now()) {
 		if (ping->known)
 			watch->confirmed = MAX(watch->confirmed, ping->sent);
 		else
@@ -1369,7 +1409,7 @@ static void ping_arrived(void *arg)
 {
 	struct ping *ping = arg;
 	MfWatch *watch = ping->watch;
-	MfPool *client = watch->pool;
+	struct client *client = watch->client;
 
 	if (client->cut_until > sched_now() || sched_now() >= client->dead_at) {
 		watch_unref(watch);
@@ -1389,13 +1429,13 @@ static void tick(void *arg)
 	watch->tick = NULL;
 	if (watch->unwatched)
 		return;
-	if (watch->pool->cut_until <= sched_now()) {
+	if (watch->client->cut_until <= sched_now()) {
 		struct ping *ping = g_new0(struct ping, 1);
 		*ping = (struct ping){ watch, sched_now(), false };
 		watch->refs++;
 		sched_at(sched_now() + hop(), SCHED_WORLD, true, ping_arrived, ping);
 	}
-	watch->tick = sched_at(sched_now() + SECOND, watch->pool->life, true, tick, watch);
+	watch->tick = sched_at(sched_now() + SECOND, watch->client->life, true, tick, watch);
 }
 
 int mf_watch_new(MfPool *pool, const char *oid, unsigned timeout_s, mf_watch_func func, mf_watch_answer tell, void *arg,
@@ -1405,7 +1445,7 @@ int mf_watch_new(MfPool *pool, const char *oid, unsigned timeout_s, mf_watch_fun
 	MfWatch *watch = g_new0(MfWatch, 1);
 
 	watch->refs = 2; /* the caller's, the operation's */
-	watch->pool = pool;
+	watch->client = pool->client;
 	watch->oid = g_strdup(oid);
 	watch->timeout_s = timeout_s;
 	watch->func = func;
@@ -1423,7 +1463,7 @@ int mf_watch_new(MfPool *pool, const char *oid, unsigned timeout_s, mf_watch_fun
 		return r;
 	}
 	watch->confirmed = sent;
-	watch->tick = sched_at(sched_now() + sched_between(1, SECOND), pool->life, true, tick, watch);
+	watch->tick = sched_at(sched_now() + sched_between(1, SECOND), watch->client->life, true, tick, watch);
 	*ret_watch = watch;
 	return 0;
 }
@@ -1432,8 +1472,8 @@ MfWatch *mf_watch_free(MfWatch *watch)
 {
 	if (!watch)
 		return NULL;
-	MfPool *pool = watch->pool;
-	struct op *op = op_new(pool, OP_UNWATCH, MF_POOL_META, watch->oid);
+	struct client *client = watch->client;
+	struct op *op = op_new_of(client, OP_UNWATCH, MF_POOL_META, watch->oid);
 
 	op->watch = watch;
 	execute(op);
@@ -1441,8 +1481,8 @@ MfWatch *mf_watch_free(MfWatch *watch)
 	watch->unwatched = true;
 	sched_cancel(g_steal_pointer(&watch->tick));
 	/* No callback may find it freed. */
-	while (pool->notifying == watch)
-		sched_wait(&pool->idle, "a callback to end", watch, -1);
+	while (client->notifying == watch)
+		sched_wait(&client->idle, "a callback to end", watch, -1);
 	watch_unref(watch);
 	return NULL;
 }
@@ -1460,7 +1500,7 @@ int mf_watch_check(MfWatch *watch)
 	if (watch->lost)
 		return -ENOTCONN;
 	/* librados counts callbacks that were not run yet. */
-	struct delivery *first = g_queue_peek_head(&watch->pool->notified);
+	struct delivery *first = g_queue_peek_head(&watch->client->notified);
 	int64_t stamp = first ? MIN(first->queued, watch->confirmed) : watch->confirmed;
 	return (int)((sched_now() - stamp) / MS);
 }
@@ -1548,19 +1588,19 @@ static void acked(void *arg)
 
 static void *notifier(void *arg)
 {
-	MfPool *pool = arg;
+	struct client *client = arg;
 
 	for (;;) {
-		struct delivery *d = g_queue_pop_head(&pool->notified);
+		struct delivery *d = g_queue_pop_head(&client->notified);
 		if (!d) {
-			if (pool->closed)
+			if (client->closed)
 				break;
-			sched_wait(&pool->notifier, "notifies", pool, -1);
+			sched_wait(&client->notifier, "notifies", client, -1);
 			continue;
 		}
 		if (!d->watch->unwatched) {
 			struct ack *ack = g_new(struct ack, 1);
-			pool->notifying = d->watch;
+			client->notifying = d->watch;
 			sched_yield_maybe();
 			*ack = (struct ack){ d->notify, d->reg, NULL };
 			if (g_bytes_get_size(d->notify->data) == 0 && d->watch->answer)
@@ -1570,22 +1610,22 @@ static void *notifier(void *arg)
 			if (g_bytes_get_size(d->notify->data) > 0)
 				d->watch->func(g_bytes_get_data(d->notify->data, NULL),
 					g_bytes_get_size(d->notify->data), d->watch->arg);
-			pool->notifying = NULL;
-			sched_wake_all(&pool->idle);
+			client->notifying = NULL;
+			sched_wake_all(&client->idle);
 		}
 		watch_unref(d->watch);
 		notify_unref(d->notify);
 		g_free(d);
 	}
-	pool->fibres--;
-	sched_wake_all(&pool->idle);
+	client->fibres--;
+	sched_wake_all(&client->idle);
 	return NULL;
 }
 
 static void delivered(void *arg)
 {
 	struct delivery *d = arg;
-	MfPool *client = d->reg->client;
+	struct client *client = d->reg->client;
 
 	if (client->cut_until > sched_now()) {
 		/* Sent again when the watch is back, if anybody still waits for it. */
@@ -1693,27 +1733,27 @@ int mf_pool_ping(MfPool *pool, const char *oid, unsigned timeout_s, unsigned *re
 /* ---- monitors ---- */
 
 /* Waits for the line to the monitors. */
-static int ask_monitors(MfPool *pool)
+static int ask_monitors(struct client *client)
 {
 	int64_t give_up = sched_now() + MON_TIMEOUT;
 
 	sched_sleep(hop() * 2);
-	if (pool->cut_until <= sched_now())
+	if (client->cut_until <= sched_now())
 		return 0;
-	sched_sleep(MIN(pool->cut_until, give_up) - sched_now());
+	sched_sleep(MIN(client->cut_until, give_up) - sched_now());
 	return sched_now() >= give_up ? -ETIMEDOUT : 0;
 }
 
 int mf_pool_blocklist(MfPool *pool, const char *addrs, unsigned seconds)
 {
 	g_auto(GStrv) list = g_strsplit(addrs, ",", -1);
-	int r = ask_monitors(pool);
+	int r = ask_monitors(pool->client);
 
 	if (r < 0)
 		return r;
 	sched_sleep(sched_between(50 * MS, 900 * MS));
 	for (unsigned i = 0; i < clients->len; i++) {
-		MfPool *client = clients->pdata[i];
+		struct client *client = clients->pdata[i];
 		if (!g_strv_contains((const char *const *)list, client->addrs))
 			continue;
 		sched_log("client %u is blocklisted", client->id);
@@ -1736,12 +1776,12 @@ int mf_pool_blocklist(MfPool *pool, const char *addrs, unsigned seconds)
 
 const char *mf_pool_addrs(MfPool *pool)
 {
-	return pool->addrs;
+	return pool->client->addrs;
 }
 
 int mf_pool_space(MfPool *pool, struct mf_pool_space *ret_space)
 {
-	int r = ask_monitors(pool);
+	int r = ask_monitors(pool->client);
 
 	if (r == 0)
 		*ret_space = (struct mf_pool_space){ UINT64_C(1) << 40, UINT64_C(1) << 39, g_hash_table_size(objects) };
@@ -1755,13 +1795,13 @@ void mf_pool_counts(MfPool *pool, struct mf_pool_counts *ret_counts)
 
 void cluster_set_incarnation(MfPool *pool, uint32_t incarnation)
 {
-	pool->incarnation = incarnation;
+	pool->client->incarnation = incarnation;
 }
 
 void cluster_heal(int life)
 {
 	for (unsigned i = 0; i < clients->len; i++) {
-		MfPool *client = clients->pdata[i];
+		struct client *client = clients->pdata[i];
 		if (client->life == life && !client->closed && client->cut_until <= sched_now())
 			heal(client);
 	}

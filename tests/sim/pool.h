@@ -3,7 +3,7 @@
  *
  * Model:   pool.c implements all of store/pool.h on one store in memory. An operation travels to the OSD and back, each
  *          way with a delay; it is applied at once and as a whole when it arrives. Operations of one client on one
- *          object keep their order. Each mf_pool_open() is one client, of the life that called it.
+ *          object keep their order. Each mf_pool_open() and mf_pool_reconnect() is one client, of the life that called it.
  * Threads: fibres.
  */
 #pragma once
@@ -54,7 +54,7 @@ void cluster_observe(cluster_observer observer);
 GBytes *cluster_xattr(enum mf_pool_which which, const char *oid, const char *name);
 GBytes *cluster_omap(enum mf_pool_which which, const char *oid, const char *key);
 void cluster_foreach(void (*func)(enum mf_pool_which which, const char *oid, void *arg), void *arg);
-/* The life of a client by its address, as in `members'; -1: unknown, or not that incarnation (any more, or yet). */
-int cluster_life_of(const char *addrs, uint32_t incarnation);
+/* The reign of a client by its address, as in `members'; -1: unknown, or not that incarnation (any more, or yet). */
+int cluster_reign_of(const char *addrs, uint32_t incarnation);
 uint64_t cluster_operations(void);
 void cluster_set_incarnation(MfPool *pool, uint32_t incarnation);

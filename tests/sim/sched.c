@@ -84,6 +84,7 @@ static unsigned free_stacks[STACKS_MAX];
 static struct life {
 	bool used, dead;
 	int64_t frozen_until;
+	int reign;
 } lives[SCHED_LIVES];
 static int n_lives;
 
@@ -583,7 +584,19 @@ int sched_new_life(void)
 	if (n_lives + 1 >= SCHED_LIVES)
 		sched_fail("too many lives");
 	lives[++n_lives].used = true;
+	lives[n_lives].reign = n_lives;
 	return n_lives;
+}
+
+int sched_reign(int life)
+{
+	return lives[life].reign;
+}
+
+int sched_new_reign(int life)
+{
+	lives[life].reign = sched_new_life();
+	return lives[life].reign;
 }
 
 static void nothing(void *arg)

@@ -15,7 +15,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define SCHED_LIVES 512
+#define SCHED_LIVES 4096
 #define SCHED_WORLD 0
 
 typedef struct Fibre Fibre;
@@ -80,6 +80,9 @@ void sched_cancel(Event *event); /* NULL ok */
 /* ---- lives ---- */
 
 int sched_new_life(void);
+/* The time of a life as one incarnation: numbers as of lives, the first one the life's own. */
+int sched_reign(int life);
+int sched_new_reign(int life);
 void sched_freeze(int life, int64_t until);
 void sched_kill(int life);
 bool sched_is_dead(int life);

@@ -34,7 +34,7 @@ static struct message messages[MESSAGES_MAX];
 static unsigned n_messages;
 static Register *counters[COUNTERS], *dirs[DIRS], *dotlocks[DOTLOCKS], *slots[SLOTS];
 static const struct client *holders[COUNTERS]; /* of the locks */
-static int holder_life[COUNTERS];
+static int holder_reign[COUNTERS];
 static int next_value = 100;
 
 uint64_t workload_calls(void)
@@ -44,6 +44,12 @@ uint64_t workload_calls(void)
 
 /* ---- calls ---- */
 
+/* Its mount was over, or has been, since the step began: its answers say nothing. */
+static bool is_over(const struct client *client)
+{
+	return check_reign_is_lost(client->reign);
+}
+
 /* What every request asks first: mf_session_begin(). */
 static int begin(struct client *client)
 {
@@ -52,11 +58,11 @@ static int begin(struct client *client)
 	calls++;
 	world_check();
 	sched_yield_maybe();
-	if (node->fenced)
-		return -ESHUTDOWN;
-	int r = mf_node_check(node->node);
-	if (r == -ESHUTDOWN)
-		node->fenced = true;
+	int r;
+	while ((r = mf_node_check(node->node)) == -ESHUTDOWN) {
+		if (mf_fs_await_life(node->fs) < 0)
+			break;
+	}
 	return r;
 }
 
@@ -97,21 +103,22 @@ static int walk(struct client *client, const char *path, uint64_t *ret_ino)
 
 	for (char **part = parts; r == 0 && *part; part++)
 		r = lookup(client, ino, *part, &ino);
-	if (r < 0 && !is_trouble(r) && !check_life_is_lost(client->node->life))
+	if (r < 0 && !is_trouble(r) && !is_over(client))
 		sched_fail("%s: %s", path, strerror(-r));
 	*ret_ino = ino;
 	return r < 0 && !is_trouble(r) ? -EIO : r;
 }
 
 /* The result of a call for the checker. */
-static int outcome(int r)
+static int outcome(const struct client *client, int r)
 {
-	return is_trouble(r) ? CK_UNKNOWN : r;
+	/* What was in tmp when the node joined anew is gone. */
+	return is_trouble(r) || (r < 0 && is_over(client)) ? CK_UNKNOWN : r;
 }
 
 static void unexpected(const struct client *client, const char *what, int r)
 {
-	if (!is_trouble(r) && !check_life_is_lost(client->node->life))
+	if (!is_trouble(r) && !is_over(client))
 		sched_fail("%s: %s", what, strerror(-r));
 }
 
@@ -271,7 +278,7 @@ static int deliver(struct client *client, bool by_link)
 			kernel_entry(client, to, name, &st);
 		kernel_unlock(node, ino, true);
 		kernel_unlock(node, to, true);
-		check_return(call, outcome(r));
+		check_return(call, outcome(client, r));
 		if (r == 0)
 			check_durable(m->reg, check_moment());
 		/* What Postfix does not unlink stays until the unmount. */
@@ -283,13 +290,13 @@ static int deliver(struct client *client, bool by_link)
 		r = mf_fs_rename(node->fs, tmp, name, to, name, 0);
 		kernel_unlock(node, ino, true);
 		kernel_unlock_two(node, tmp, to);
-		check_return(call, outcome(r));
+		check_return(call, outcome(client, r));
 		if (r == 0 && sched_chance(8000)) {
 			uint64_t moment = check_moment();
 			r = begin(client);
 			if (r == 0)
 				r = mf_fs_fsyncdir(node->fs, to);
-			if (r == 0 && !check_life_is_lost(node->life))
+			if (r == 0 && !is_over(client))
 				check_durable(m->reg, moment);
 		}
 	}
@@ -337,7 +344,7 @@ static int move(struct client *client, bool far)
 	r = mf_fs_rename(node->fs, from, from_name, to, to_name, 0);
 	kernel_unlock(node, ino, true);
 	kernel_unlock_two(node, from, to);
-	check_return(call, outcome(r));
+	check_return(call, outcome(client, r));
 	if (r < 0 && r != -ENOENT)
 		unexpected(client, "rename", r);
 	return is_trouble(r) ? r : 0;
@@ -387,7 +394,7 @@ static int copy(struct client *client)
 	kernel_unlock(node, ino, true);
 	kernel_unlock(node, to, true);
 	/* The source may be gone since it was found. */
-	check_return(call, r == -ENOENT || r == -ESTALE ? CK_FAILED : outcome(r));
+	check_return(call, r == -ENOENT || r == -ESTALE ? CK_FAILED : outcome(client, r));
 	/* Only a link out of tmp is durable by itself. */
 	if (r < 0 && r != -ENOENT && r != -ESTALE)
 		unexpected(client, "copy", r);
@@ -415,7 +422,7 @@ static int expunge(struct client *client)
 		return is_trouble(r) ? r : 0;
 	Call *call = check_invoke(m->reg, CALL_REMOVE, state, 0);
 	r = unlink_in(client, parent, ino, name);
-	check_return(call, outcome(r));
+	check_return(call, outcome(client, r));
 	if (r < 0 && r != -ENOENT)
 		unexpected(client, "unlink", r);
 	return is_trouble(r) ? r : 0;
@@ -625,12 +632,12 @@ static int count(struct client *client)
 	r = set_lock(client, handle, space, MF_FILELOCK_WRITE);
 	if (r == 0) {
 		/* A mount that is over may believe what it likes: it can change nothing any more. */
-		bool valid = !check_life_is_lost(node->life);
-		if (valid && holders[i] && !check_life_is_lost(holder_life[i]))
-			sched_fail("%s: two hold its lock: lives %d and %d", name, holder_life[i], node->life);
+		bool valid = !is_over(client);
+		if (valid && holders[i] && !check_reign_is_lost(holder_reign[i]))
+			sched_fail("%s: two hold its lock: reigns %d and %d", name, holder_reign[i], client->reign);
 		if (valid) {
 			holders[i] = client;
-			holder_life[i] = node->life;
+			holder_reign[i] = client->reign;
 		}
 		r = read_value(client, counters[i], handle, &last);
 		if (r == 0)
@@ -649,16 +656,16 @@ static int count(struct client *client)
 			r = begin(client);
 			if (r == 0)
 				r = mf_fs_fsync(node->fs, mf_handle_ino(handle));
-			if (r == 0 && !check_life_is_lost(node->life))
+			if (r == 0 && !is_over(client))
 				check_durable(counters[i], moment);
 		}
 		int again = last;
 		if (r == 0)
 			r = read_value(client, counters[i], handle, &again);
 		/* Also what the register allows: somebody else's change that was never answered. */
-		if (r == 0 && again != last && valid && !check_life_is_lost(node->life))
+		if (r == 0 && again != last && valid && !is_over(client))
 			sched_fail("%s: %d became %d under the lock", name, last, again);
-		if (holders[i] == client && holder_life[i] == node->life)
+		if (holders[i] == client && holder_reign[i] == client->reign)
 			holders[i] = NULL;
 		if (sched_chance(7000))
 			set_lock(client, handle, space, MF_FILELOCK_UNLOCK);
@@ -727,7 +734,7 @@ static int toggle_dir(struct client *client)
 		kernel_unlock(node, ino, true);
 	}
 	kernel_unlock(node, parent, true);
-	check_return(call, outcome(r));
+	check_return(call, outcome(client, r));
 	if (r < 0 && r != -ENOENT && r != -EEXIST)
 		unexpected(client, make ? "mkdir" : "rmdir", r);
 	return is_trouble(r) ? r : 0;
@@ -755,19 +762,19 @@ static int dotlock(struct client *client)
 	if (r == 0)
 		kernel_entry(client, parent, name, &st);
 	kernel_unlock(node, parent, true);
-	check_return(call, outcome(r));
+	check_return(call, outcome(client, r));
 	if (r == 0) {
 		close_file(client, handle);
 		if (sched_chance(5000))
 			sched_sleep(sched_between(0, 1500000));
 		call = check_invoke(dotlocks[i], CALL_CLEAR, 0, 0); /* or that of who broke ours */
 		r = unlink_in(client, parent, st.ino, name);
-		check_return(call, outcome(r));
+		check_return(call, outcome(client, r));
 	} else if (r == -EEXIST && sched_chance(2000)) {
 		/* Stale, thinks somebody. */
 		call = check_invoke(dotlocks[i], CALL_CLEAR, 0, 0);
 		r = unlink_in(client, parent, 0, name);
-		check_return(call, outcome(r));
+		check_return(call, outcome(client, r));
 	}
 	if (r < 0 && r != -EEXIST && r != -ENOENT)
 		unexpected(client, "dotlock", r);
@@ -869,7 +876,7 @@ static int replace(struct client *client)
 		kernel_unlock(node, old, true);
 	kernel_unlock(node, ino, true);
 	kernel_unlock_two(node, parent, parent);
-	check_return(call, outcome(r));
+	check_return(call, outcome(client, r));
 	if (r < 0)
 		unexpected(client, name, r);
 	else if (sched_chance(3000)) {
@@ -877,7 +884,7 @@ static int replace(struct client *client)
 		r = begin(client);
 		if (r == 0)
 			r = mf_fs_fsyncdir(node->fs, parent);
-		if (r == 0 && !check_life_is_lost(node->life))
+		if (r == 0 && !is_over(client))
 			check_durable(slots[i], moment);
 	}
 	return r;
@@ -916,13 +923,13 @@ static int read_slot(struct client *client)
 	}
 	ssize_t n = mf_fs_read(node->fs, handle, &value, sizeof(value), 0);
 	check_return(call, n == sizeof(value) ? value : CK_UNKNOWN);
-	if (n >= 0 && n != sizeof(value) && !check_life_is_lost(node->life))
+	if (n >= 0 && n != sizeof(value) && !is_over(client))
 		sched_fail("%s: %zd bytes", name, n);
 	if (n == sizeof(value) && sched_chance(5000)) {
 		sched_sleep(sched_between(0, 3000000));
 		r = begin(client);
 		n = r < 0 ? r : mf_fs_read(node->fs, handle, &again, sizeof(again), 0);
-		if (n >= 0 && again != value && !check_life_is_lost(node->life))
+		if (n >= 0 && again != value && !is_over(client))
 			sched_fail("%s: %d became %d (%zd bytes) while it was open", name, value, again, n);
 	}
 	if (n < 0)
@@ -939,6 +946,7 @@ int workload_step(struct client *client)
 	unsigned what = sched_below(100);
 	int r;
 
+	client->reign = sched_reign(client->node->life);
 	if (what < 16)
 		r = deliver(client, true);
 	else if (what < 26)
@@ -1059,7 +1067,7 @@ static void collect(struct node *node, uint64_t dir)
 
 void workload_verify(struct node *node)
 {
-	struct client client = { node, 0, g_array_new(false, false, sizeof(uint64_t)) };
+	struct client client = { .node = node, .lookups = g_array_new(false, false, sizeof(uint64_t)) };
 	char name[32];
 	int r = 0;
 

@@ -43,7 +43,7 @@ static bool serves(const struct node *node, const MfDir *dir)
 
 static bool is_mounted(const struct node *node)
 {
-	return node->life != 0 && node->fs && !node->closing && !check_life_is_lost(node->life) && !sched_is_frozen(node->life);
+	return node->life != 0 && node->fs && !node->closing && !check_reign_is_lost(sched_reign(node->life)) && !sched_is_frozen(node->life);
 }
 
 /* Not more than one that may change a directory, and then nobody beside it. */
@@ -78,10 +78,48 @@ void world_check(void)
 		check_beliefs();
 }
 
+/* Who is declared lost has stopped by itself: it need not know that it was. */
+static void check_burials(void)
+{
+	for (unsigned i = 0; i < plan.nodes; i++) {
+		struct node *node = &nodes[i];
+		if (node->life == 0 || !node->fs || node->closing || node->lost == sched_reign(node->life) ||
+			!check_reign_is_lost(sched_reign(node->life)))
+			continue;
+		node->lost = sched_reign(node->life);
+		if (!mf_node_is_fenced(node->node) && !mf_node_is_due(node->node))
+			sched_fail("%s was declared lost while it trusts its last ping", node->name);
+	}
+}
+
 static void on_change(const struct cluster_change *change)
 {
 	check_change(change);
+	check_burials();
 	check_beliefs();
+}
+
+/* ---- joining anew ---- */
+
+int __real_mf_node_rejoin(MfNode *node, char **ret_error);
+int __wrap_mf_node_rejoin(MfNode *node, char **ret_error);
+int __wrap_mf_node_rejoin(MfNode *mf_node, char **ret_error)
+{
+	int life = sched_life();
+
+	check_reign_lost(sched_reign(life));
+	int r = __real_mf_node_rejoin(mf_node, ret_error);
+	if (r < 0)
+		return r;
+	for (unsigned i = 0; i < plan.nodes; i++) {
+		if (nodes[i].life != life)
+			continue;
+		cluster_set_incarnation(nodes[i].pool, mf_node_incarnation(mf_node));
+		sched_log("%s joined anew as incarnation %u, reign %d", nodes[i].name, mf_node_incarnation(mf_node),
+			sched_reign(life));
+	}
+	check_new_reign(life);
+	return 0;
 }
 
 /* ---- one mount, as fuse/main.c does it ---- */
@@ -120,7 +158,7 @@ static void unmount_node(struct node *node)
 		sched_fail("%s: the unmount failed: %s", node->name, strerror(-r));
 	/* Not clean: what was not committed is lost, as in a crash. */
 	if (r < 0)
-		check_life_lost(node->life);
+		check_reign_lost(sched_reign(node->life));
 	mf_node_leave(node->node, r == 0);
 	mf_pool_close(node->pool);
 	node->fs = NULL;
@@ -134,10 +172,7 @@ static void *client_main(void *arg)
 	while (steps_left > 0 && !node->ending && node->budget > 0) {
 		steps_left--;
 		node->budget--;
-		int r = workload_step(client);
-		if (r == -ESHUTDOWN || (r == -EIO && mf_node_is_fenced(node->node)))
-			break;
-		if (r < 0)
+		if (workload_step(client) < 0)
 			sched_sleep(sched_between(1, SECOND));
 		if (sched_chance(1000))
 			sched_sleep(sched_between(0, 2 * SECOND));
@@ -181,8 +216,8 @@ static void *node_main(void *arg)
 	if (r == 0) {
 		for (unsigned i = 0; i < plan.clients; i++) {
 			struct client *client = g_new0(struct client, 1);
-			*client = (struct client){ node, node->life * 16 + i,
-				g_array_new(false, false, sizeof(uint64_t)) };
+			*client = (struct client){ .node = node, .id = node->life * 16 + i,
+				.lookups = g_array_new(false, false, sizeof(uint64_t)) };
 			node->clients++;
 			sched_spawn(node->life, "client", client_main, client, false);
 		}
@@ -205,7 +240,7 @@ static void start_node(struct node *node)
 	node->pool = NULL;
 	node->node = NULL;
 	node->fs = NULL;
-	node->fenced = node->ending = node->closing = false;
+	node->ending = node->closing = false;
 	node->clients = 0;
 	node->budget = sched_between(20, 120);
 	node->ended = (struct waitq){ NULL };
@@ -228,7 +263,7 @@ static void crash(struct node *node)
 	sched_log("%s crashes", node->name);
 	cluster_crash(life);
 	sched_kill(life);
-	check_life_lost(life);
+	check_life_ended(life);
 	later(node, sched_chance(5000) ? sched_between(0, SECOND) : sched_between(0, 8 * SECOND));
 	node_ended(node);
 }
@@ -371,7 +406,7 @@ static void alone(struct node *node, void *(*func)(void *))
 	node->life = sched_new_life();
 	wrap_set_machine(node->life, (int)node->index);
 	node->fs = NULL;
-	node->fenced = node->ending = node->closing = false;
+	node->ending = node->closing = false;
 	kernel_start(node);
 	sched_join(sched_spawn(node->life, node->name, func, node, true));
 	node->life = 0;

@@ -20,7 +20,7 @@ struct node {
 	MfPool *pool;
 	MfNode *node;
 	MfFs *fs;
-	bool fenced;
+	int lost; /* the last reign that was seen to be lost */
 	bool ending; /* clients are to stop */
 	bool closing;
 	unsigned clients;
@@ -35,6 +35,7 @@ struct node {
 struct client {
 	struct node *node;
 	unsigned id;
+	int reign; /* when its present step began */
 	GArray *lookups; /* uint64_t: inodes in use until the call is over */
 };
 
