@@ -235,7 +235,10 @@ static int hand_over(MfDir *dir)
 {
 	MfFs *fs = dir->fs;
 
+	/* What is still to be noted is a change like any other: not of a directory that nobody may change any more. */
+	mf_dir_use(dir);
 	mf_dir_queue_shared(dir);
+	mf_dir_unuse(dir);
 	dir->passing = true;
 	MfShard *head = dir->shards->pdata[0];
 	int r = commit_all(dir);
