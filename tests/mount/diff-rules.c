@@ -498,14 +498,14 @@ static bool follow(const char *path, char *ret)
 	return snprintf(ret, PATH_CAP, "%s%s%s", parent, parent[0] ? "/" : "", text) < PATH_CAP;
 }
 
-int mf_rules_tmps(struct world *w, const char *path, ino_t ret[TMPS_MAX])
+/* Those that the last name of @path has to do with, behind the @n in @ret. */
+static int tmps_of_name(const char *path, ino_t ret[TMPS_MAX], int n)
 {
 	char at[PATH_CAP], next[PATH_CAP], real[PATH_MAX];
 	struct place p;
 	struct stat st;
-	int n = 0;
+	int first = n;
 
-	mf_exec_enter(w, SIDE_B);
 	strcpy(at, path);
 	while (n + 2 <= TMPS_MAX) {
 		locate(at, &p);
@@ -515,9 +515,26 @@ int mf_rules_tmps(struct world *w, const char *path, ino_t ret[TMPS_MAX])
 			space_of_dir(real) == SPACE_TMP)
 			ret[n++] = st.st_ino;
 		/* where it leads need not be there: open makes it */
-		if (n > 0 || !p.exists || !S_ISLNK(p.st.st_mode) || !follow(at, next) || !strcmp(at, next))
+		if (n > first || !p.exists || !S_ISLNK(p.st.st_mode) || !follow(at, next) || !strcmp(at, next))
 			break;
 		strcpy(at, next);
+	}
+	return n;
+}
+
+int mf_rules_tmps(struct world *w, const char *path, ino_t ret[TMPS_MAX])
+{
+	char part[PATH_CAP];
+	int n;
+
+	mf_exec_enter(w, SIDE_B);
+	n = tmps_of_name(path, ret, 0);
+	/* what is on the way counts, too: a file in a tmp is no directory to who knows it, and nothing to the others */
+	strcpy(part, path);
+	for (char *slash = part + 1; part[0] && (slash = strchr(slash, '/')); slash++) {
+		*slash = 0;
+		n = tmps_of_name(part, ret, n);
+		*slash = '/';
 	}
 	return n;
 }

@@ -186,7 +186,7 @@ void mf_rules_undo(struct world *w, const struct op *dry);
 void mf_rules_learn(struct world *w, const struct op *op); /* after a success on both; an open: only if it created */
 
 /* The tmp directories of Maildirs, by their inodes of B, that @path is or lies in, followed or not; how many. */
-enum { TMPS_MAX = 4 };
+enum { TMPS_MAX = 8 };
 int mf_rules_tmps(struct world *w, const char *path, ino_t ret[TMPS_MAX]);
 
 /* What lies in the tmp directories of Maildirs and nowhere else does not outlive the mount: off B with it. */
