@@ -238,7 +238,7 @@ static int acquire(MfDir *dir, enum mf_lease_mode mode, int64_t deadline, struct
 /* What is open here of a directory that somebody else has removed. Messages are read on without a lease. */
 static void orphan(MfDir *dir)
 {
-	g_autoptr(GPtrArray) inodes = mf_table_keys(dir->fs->opened);
+	g_autoptr(GPtrArray) inodes = mf_table_keys(dir->fs->held);
 
 	for (unsigned i = 0; i < inodes->len; i++) {
 		MfInode *inode = inodes->pdata[i];

@@ -135,6 +135,8 @@ static void detach(MfDir *dir, MfDentry *dentry)
 	g_hash_table_remove(dir->entries, dentry->key);
 	dir->n_local -= dentry->local;
 	dir->fs->n_dentries--;
+	if (dentry->local && !mf_inode_is_held(inode))
+		g_hash_table_remove(dir->fs->held, inode);
 	g_free(dentry);
 }
 
@@ -342,6 +344,8 @@ static MfDentry *dentry_new(MfDir *dir, const char *key, MfInode *inode, bool lo
 	g_hash_table_insert(dir->entries, dentry->key, dentry);
 	dir->n_local += local;
 	dir->fs->n_dentries++;
+	if (mf_inode_is_held(inode))
+		g_hash_table_add(dir->fs->held, inode);
 	return dentry;
 }
 

@@ -20,6 +20,8 @@ void mf_inode_unnamed(MfFs *fs, MfInode *inode);
 void mf_inode_named(MfFs *fs, MfInode *inode);
 
 bool mf_inode_is_dir(const MfInode *inode);
+/* Somebody here can reach its bytes whatever names go: through a descriptor, or a name in tmp that holds no reference. */
+bool mf_inode_is_held(const MfInode *inode);
 bool mf_inode_has_local_name(const MfInode *inode);
 /* 0 with the inode pinned; -ESTALE when the kernel names one that we do not know. */
 int mf_inode_take(MfFs *fs, uint64_t ino, MfInode **ret_inode);

@@ -184,7 +184,7 @@ struct MfFs {
 	const struct mf_kernel_ops *kernel; /* NULL: there is none */
 	void *kernel_arg;
 	GThreadPool *forgetters; /* make the kernel forget; may block on its locks */
-	GHashTable *opened;	 /* MfInode with opens > 0 */
+	GHashTable *held;	 /* MfInode of which mf_inode_is_held() */
 	unsigned sending;	 /* notices whose fate is not known yet */
 	GCond sent_cond;
 	GQueue dirty_shards; /* by dirty_since */

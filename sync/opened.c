@@ -66,7 +66,7 @@ void mf_opened_note(MfDir *dir, MfWop *wop)
 	GHashTableIter iter;
 	gpointer key;
 
-	g_hash_table_iter_init(&iter, fs->opened);
+	g_hash_table_iter_init(&iter, fs->held);
 	while (g_hash_table_iter_next(&iter, &key, NULL)) {
 		const MfInode *inode = key;
 		if (inode->dir != dir || (!inode->published && inode->kind == MF_KIND_MESSAGE))
@@ -80,7 +80,7 @@ void mf_opened_note(MfDir *dir, MfWop *wop)
 		const MfInode *inode = mf_inode_find(fs, *(uint64_t *)key);
 		g_autofree char *record = mf_key_pair(MF_KEY_OPEN, *(uint64_t *)key, self);
 		/* Of a removed directory the parent has the records. */
-		if (!inode || inode->opens == 0 || (inode->dir != dir && !inode->removed))
+		if (!inode || !mf_inode_is_held(inode) || (inode->dir != dir && !inode->removed))
 			mf_wop_omap_rm(wop, record);
 	}
 }

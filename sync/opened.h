@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* sync/opened.h - files that a node has open in a directory whose lease it gave up.
+/* sync/opened.h - files that a node has in use in a directory whose lease it gave up.
  *
- * Model:   with the lease goes a record o/<inode>.<incarnation> for each file of the directory that is open here. Whoever
+ * Model:   with the lease goes a record o/<inode>.<incarnation> for each file of the directory that is open here, or that
+ *          has a name in tmp beside the one that all nodes know (mf_inode_is_held()). Whoever
  *          deletes the last name of such a file leaves its bytes, and the to-delete record, until these are gone, or the
  *          incarnation is.
  * Threads: fs->lock held.

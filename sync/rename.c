@@ -218,6 +218,9 @@ static int rename_one(struct op *op)
 		mf_name_referenced(op->fs, inode, op->dst.dir, true, tag);
 	if (referenced && old_tag != 0)
 		mf_name_referenced(op->fs, inode, op->src.dir, false, old_tag);
+	/* What other nodes removed waits for the name in tmp as well. */
+	if (publish)
+		mf_reaper_closed(op->fs, inode);
 	if (!publish)
 		return 0;
 	MfShard *shard = mf_dir_shard(op->dst.dir, op->dst_key);

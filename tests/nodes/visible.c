@@ -147,6 +147,24 @@ static bool message_written_in_place(void)
 	       unlinkat(mf_node_fd(B), name, 0) == 0;
 }
 
+/* Who links out of tmp has the bytes until that name goes, too. */
+static bool name_in_tmp(void)
+{
+	char tmp[64], name[64], text[32];
+	bool ok;
+
+	sprintf(tmp, "M/tmp/t%d", number);
+	sprintf(name, "M/new/t%d", number);
+	ok = mf_node_put(A, tmp, "text") == 0 && linkat(mf_node_fd(A), tmp, mf_node_fd(A), name, 0) == 0 &&
+	     mf_node_get(B, name, text, sizeof(text)) == 0 && unlinkat(mf_node_fd(B), name, 0) == 0;
+	ok = ok && gone(name) && mf_node_put(B, "other", "x") == 0;
+	memset(text, 0, sizeof(text));
+	ok = ok && stat_on(A, tmp).st_nlink == 1 && mf_node_get(A, tmp, text, sizeof(text)) == 0 && !strcmp(text, "text");
+	return ok && renameat(mf_node_fd(A), tmp, mf_node_fd(A), name) == 0 &&
+	       mf_node_get(B, name, text, sizeof(text)) == 0 && !strcmp(text, "text") &&
+	       unlinkat(mf_node_fd(B), name, 0) == 0;
+}
+
 static bool file_made_and_removed(void)
 {
 	char name[32], text[32];
@@ -319,6 +337,7 @@ static const struct {
 	{ "a change of flags", flag_change },
 	{ "an expunged message", expunge },
 	{ "a message written in cur", message_written_in_place },
+	{ "a message that was removed, its name in tmp not", name_in_tmp },
 	{ "a plain file made, replaced and removed", file_made_and_removed },
 	{ "writes through files that stay open", write_through_open_files },
 	{ "mkdir and rmdir", directory_made_and_removed },
