@@ -350,8 +350,10 @@ static MfDentry *dentry_new(MfDir *dir, const char *key, MfInode *inode, bool lo
 }
 
 /* Attributes that lie in the entry. */
-static void renew_attr(MfInode *inode, const struct mf_dirent_record *rec)
+static void renew_attr(MfFs *fs, MfInode *inode, const struct mf_dirent_record *rec)
 {
+	if (inode->unsealed && inode->kind == MF_KIND_MESSAGE && inode->writers == 0)
+		mf_message_forget(fs, inode);
 	inode->linked = rec->flags & MF_DIRENT_LINKED;
 	inode->unsealed = rec->flags & MF_DIRENT_UNSEALED;
 	if (inode->kind != MF_KIND_MESSAGE && inode->kind != MF_KIND_SYMLINK)
@@ -414,7 +416,7 @@ int mf_dir_attach(MfShard *shard, const struct mf_kv *kv)
 		inode->removed = false;
 		if (held)
 			mf_dir_unpin(held);
-		renew_attr(inode, &rec);
+		renew_attr(dir->fs, inode, &rec);
 	}
 	if (!inode) {
 		inode = mf_inode_new(dir->fs, rec.ino, rec.kind);
@@ -458,7 +460,7 @@ int mf_dir_renew(MfShard *shard, const struct mf_kv *kv)
 	/* Also of one that is here under another name still: it was renamed. */
 	if (r == 0 && dentry) {
 		dentry->tag = rec.tag;
-		renew_attr(dentry->inode, &rec);
+		renew_attr(dir->fs, dentry->inode, &rec);
 	}
 	mf_dirent_clear(&rec);
 	return r;

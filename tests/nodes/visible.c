@@ -141,9 +141,11 @@ static bool message_written_in_place(void)
 	     mf_node_get(B, name, text, sizeof(text)) == 0 && !strcmp(text, "first");
 	ok = ok && write(fd, " and more", 9) == 9 && mf_node_get(B, name, text, sizeof(text)) == 0 &&
 	     !strcmp(text, "first and more") && stat_on(B, name).st_size == 14;
-	ok = ok && ftruncate(fd, 3) == 0 && stat_on(B, name).st_size == 3;
+	ok = ok && ftruncate(fd, 3) == 0 && stat_on(B, name).st_size == 3 &&
+	     mf_node_get(B, name, text, sizeof(text)) == 0 && !strcmp(text, "fir");
+	ok = ok && pwrite(fd, "2nd", 3, 0) == 3;
 	close(fd);
-	return ok && mf_node_get(B, name, text, sizeof(text)) == 0 && !strcmp(text, "fir") &&
+	return ok && mf_node_get(B, name, text, sizeof(text)) == 0 && !strcmp(text, "2nd") &&
 	       unlinkat(mf_node_fd(B), name, 0) == 0;
 }
 
