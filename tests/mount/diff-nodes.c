@@ -24,6 +24,8 @@ static int n_tmp_dirs;
 
 static ino_t linked[LINKED]; /* files that have or had a name in a tmp; the oldest go first */
 static unsigned n_linked;
+static ino_t several[LINKED]; /* messages that have or had several names; the oldest go first */
+static unsigned n_several;
 static ino_t removed; /* the tmp that this step removes */
 
 void mf_nodes_set_up(struct world *w)
@@ -146,12 +148,17 @@ int mf_nodes_viewer(struct world *w, const char *path, int other)
 	return owner >= 0 ? owner : other;
 }
 
-static bool was_linked(ino_t ino)
+static bool contains(const ino_t set[LINKED], unsigned n, ino_t ino)
 {
-	for (unsigned i = 0; i < LINKED && i < n_linked; i++)
-		if (linked[i] == ino)
+	for (unsigned i = 0; i < LINKED && i < n; i++)
+		if (set[i] == ino)
 			return true;
 	return false;
+}
+
+static bool was_linked(ino_t ino)
+{
+	return contains(linked, n_linked, ino);
 }
 
 static void forget_linked(ino_t ino)
@@ -174,6 +181,8 @@ void mf_nodes_learn(struct world *w, const struct op *op)
 		forget_dir(removed);
 	if (op->kind != OP_LINK && op->kind != OP_RENAME && op->kind != OP_MKNOD && op->kind != OP_OPEN)
 		return;
+	if (op->kind == OP_LINK && mf_rules_is_message(w, op->path2, &st) && !contains(several, n_several, st.st_ino))
+		several[n_several++ % LINKED] = st.st_ino;
 	for (int i = 0; i < 2; i++, path = op->path) {
 		if (add_owners(w, path, &owner) == 0)
 			continue;
@@ -188,11 +197,16 @@ bool mf_nodes_differ_in_links(struct world *w, const struct stat *b)
 	return w->nodes > 1 && S_ISREG(b->st_mode) && was_linked(b->st_ino);
 }
 
-/* One path on all nodes. */
-static bool compare_path(struct world *w, const char *path, bool follow, bool loose)
+bool mf_nodes_differ_in_ctime(struct world *w, const struct stat *b)
 {
+	return mf_nodes_differ_in_links(w, b) || (w->nodes > 1 && contains(several, n_several, b->st_ino));
+}
+
+/* One path on all nodes. */
+static bool compare_path(struct world *w, const char *path, bool follow, const struct stat *b)
+{
+	bool ok = true, links = !mf_nodes_differ_in_links(w, b), ctime = !mf_nodes_differ_in_ctime(w, b);
 	struct stat st[NNODES];
-	bool ok = true;
 
 	for (int i = 0; i < w->nodes; i++) {
 		mf_nodes_view(w, i);
@@ -208,7 +222,7 @@ static bool compare_path(struct world *w, const char *path, bool follow, bool lo
 				st[0].st_mode, st[i].st_mode, (long long)st[0].st_size, (long long)st[i].st_size,
 				st[0].st_uid, st[0].st_gid, st[i].st_uid, st[i].st_gid);
 		if (!mf_ts_equal(st[i].st_mtim, st[0].st_mtim) ||
-			(!loose && (!mf_ts_equal(st[i].st_ctim, st[0].st_ctim) || st[i].st_nlink != st[0].st_nlink)))
+			(ctime && !mf_ts_equal(st[i].st_ctim, st[0].st_ctim)) || (links && st[i].st_nlink != st[0].st_nlink))
 			ok = mf_state_differs(w,
 				"'%s' on nodes 0 and %d: mtime %lld.%09ld and %lld.%09ld, ctime %lld.%09ld and "
 				"%lld.%09ld, "
@@ -237,7 +251,7 @@ bool mf_nodes_compare(struct world *w, const struct touched *t)
 		/* its only name is this one */
 		if (S_ISREG(b->st_mode) && b->st_nlink == 1)
 			forget_linked(b->st_ino);
-		ok = compare_path(w, t->at[i].path, t->at[i].follow, mf_nodes_differ_in_links(w, b));
+		ok = compare_path(w, t->at[i].path, t->at[i].follow, b);
 	}
 	mf_nodes_view(w, view);
 	return ok;

@@ -20,6 +20,8 @@
  *  - a Maildir's tmp shows each node its own names only: what concerns a tmp is done and looked at on one node, another
  *    one for each tmp.
  *  - a name in a tmp counts in st_nlink on its own node, and changes ctime there: both are not compared meanwhile.
+ *  - attributes of a message with several names lie with its bytes, which no lease guards; to write them there with each
+ *    rename, link and unlink would cost more than a ctime is worth: it is not compared once there were several names.
  *  - a published message that is renamed into a tmp has left the other nodes: left out.
  *  - l_pid of a lock of another node is any number.
  */
@@ -537,6 +539,16 @@ int mf_rules_tmps(struct world *w, const char *path, ino_t ret[TMPS_MAX])
 		*slash = '/';
 	}
 	return n;
+}
+
+bool mf_rules_is_message(struct world *w, const char *path, struct stat *ret_st)
+{
+	struct place p;
+
+	mf_exec_enter(w, SIDE_B);
+	locate(path, &p);
+	*ret_st = p.st;
+	return p.known && p.exists && p.space != SPACE_PLAIN && S_ISREG(p.st.st_mode);
 }
 
 static int drop_volatile(const char *path, const struct stat *st, int flag, struct FTW *ftw)

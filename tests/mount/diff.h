@@ -188,6 +188,7 @@ void mf_rules_learn(struct world *w, const struct op *op); /* after a success on
 /* The tmp directories of Maildirs, by their inodes of B, that @path is or lies in, followed or not; how many. */
 enum { TMPS_MAX = 8 };
 int mf_rules_tmps(struct world *w, const char *path, ino_t ret[TMPS_MAX]);
+bool mf_rules_is_message(struct world *w, const char *path, struct stat *ret_st);
 
 /* What lies in the tmp directories of Maildirs and nowhere else does not outlive the mount: off B with it. */
 void mf_rules_drop_volatile(struct world *w);
@@ -204,6 +205,8 @@ int mf_nodes_viewer(struct world *w, const char *path, int other);
 void mf_nodes_learn(struct world *w, const struct op *op); /* after a success on both */
 /* Its nlink and ctime are not the same on all nodes now: it has or had a name in a tmp. */
 bool mf_nodes_differ_in_links(struct world *w, const struct stat *b);
+/* ... and of a message that has or had several names the ctime may lag behind on other nodes. */
+bool mf_nodes_differ_in_ctime(struct world *w, const struct stat *b);
 /* All nodes show the same inodes. */
 bool mf_nodes_compare(struct world *w, const struct touched *t);
 
