@@ -235,18 +235,19 @@ static int acquire(MfDir *dir, enum mf_lease_mode mode, int64_t deadline, struct
 	}
 }
 
-/* What is open here of a directory that somebody else has removed. Messages are read on without a lease. */
+/* What is open here of a directory that somebody else has removed. Messages are read on without a lease; a plain file may
+ * have been moved elsewhere. */
 static void orphan(MfDir *dir)
 {
 	g_autoptr(GPtrArray) inodes = mf_table_keys(dir->fs->held);
 
 	for (unsigned i = 0; i < inodes->len; i++) {
 		MfInode *inode = inodes->pdata[i];
-		if (inode->dir != dir || inode->kind != MF_KIND_MESSAGE || !inode->published)
+		if (inode->dir != dir || !inode->published)
 			continue;
 		while (inode->names && inode->names->dir == dir && !inode->names->local)
 			mf_dir_vanish(mf_dir_shard(dir, inode->names->key), inode->names->key);
-		if (inode->stray) {
+		if (inode->stray && inode->kind == MF_KIND_MESSAGE) {
 			inode->stray = false;
 			inode->removed = true;
 		}

@@ -93,8 +93,6 @@ int mf_attr_hold(MfFs *fs, MfInode *inode, enum mf_lease_mode mode, MfDir **ret_
 	if (r == -ESTALE && inode->kind == MF_KIND_MESSAGE && inode->removed)
 		return mf_attr_load(fs, inode);
 	if (r == 0)
-		r = mf_inode_find_again(fs, inode);
-	if (r == 0)
 		r = mf_attr_load(fs, inode);
 	if (r < 0 && *ret_dir)
 		mf_dir_put(g_steal_pointer(ret_dir));

@@ -939,6 +939,13 @@ void mf_dir_set_value(MfDir *dir, MfShard *shard, const char *key, GByteArray *v
 	mf_commit_queue(shard);
 }
 
+void mf_dir_drop_value(MfDir *dir, MfShard *shard, const char *key)
+{
+	if (!g_hash_table_contains(shard->values, key))
+		g_hash_table_insert(shard->values, g_strdup(key), g_byte_array_new());
+	mf_dir_set_value(dir, shard, key, NULL);
+}
+
 void mf_dir_dirty_record(MfDir *dir)
 {
 	MfShard *head = dir->shards->pdata[0];

@@ -27,8 +27,10 @@ bool mf_inode_has_local_name(const MfInode *inode);
 int mf_inode_take(MfFs *fs, uint64_t ino, MfInode **ret_inode);
 
 /* Its last name here went on another node: finds out whether it is removed, or where it is now. The directory that it was
- * in is held. May wait. -ESTALE. */
+ * in is held; 0 with another inode->dir: there, under another lease. May wait. -ESTALE. */
 int mf_inode_find_again(MfFs *fs, MfInode *inode);
+/* The same of a plain file whose directory is gone. 0: it is in another one, inode->dir. */
+int mf_inode_follow(MfFs *fs, MfInode *inode);
 
 /* Fills what stat(2) shows; attributes must be loaded. */
 void mf_inode_stat(const MfInode *inode, struct mf_stat *ret);

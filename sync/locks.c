@@ -123,8 +123,7 @@ static GHashTable *locked_inodes(MfDir *dir)
 	g_hash_table_iter_init(&iter, all);
 	while (g_hash_table_iter_next(&iter, &key, NULL)) {
 		const MfInode *inode = mf_inode_find(fs, *(uint64_t *)key);
-		bool of_dir = inode && inode->dir == dir;
-		if (of_dir || g_hash_table_contains(dir->noted_locks, key))
+		if (inode && inode->dir ? inode->dir == dir : g_hash_table_contains(dir->noted_locks, key))
 			g_hash_table_add(here, g_memdup2(key, sizeof(uint64_t)));
 	}
 	return here;
@@ -179,6 +178,19 @@ void mf_locks_left(MfDir *dir)
 		mf_notice_send(dir->fs, grant->incarnation, MF_NOTICE_LOCK, grant->ino, grant->id);
 	}
 	g_array_set_size(dir->granted, 0);
+}
+
+void mf_locks_moved(MfDir *from, MfDir *to, uint64_t ino)
+{
+	MfShard *head = from->shards->pdata[0];
+	g_autoptr(GByteArray) bytes = encode(from->fs, ino);
+
+	if (bytes)
+		g_hash_table_add(to->noted_locks, g_memdup2(&ino, sizeof(ino)));
+	if (!g_hash_table_remove(from->noted_locks, &ino))
+		return;
+	g_autofree char *key = mf_key_number(MF_KEY_LOCKS, ino);
+	mf_dir_drop_value(from, head, key);
 }
 
 bool mf_locks_any(MfDir *dir)

@@ -21,6 +21,9 @@ void mf_opened_clear(MfDir *dir);
 bool mf_opened_elsewhere(MfDir *dir, uint64_t ino);
 /* @child is removed; what is to be deleted of it is a matter of @dir now, and who has it open as well. */
 void mf_opened_inherit(MfDir *dir, MfDir *child, uint64_t ino);
+/* A name of @inode went from here to there, both exclusively held. */
+void mf_opened_moved(MfDir *from, MfDir *to, const MfInode *inode);
 /* The last descriptor on this node is closed. */
 void mf_opened_closed(MfFs *fs, MfInode *inode);
-void mf_opened_closed_elsewhere(MfDir *dir, uint64_t ino, uint32_t incarnation);
+/* False: there is no record of it here. */
+bool mf_opened_closed_elsewhere(MfDir *dir, uint64_t ino, uint32_t incarnation);

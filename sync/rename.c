@@ -8,8 +8,10 @@
 #include "sync/file.h"
 #include "sync/hold.h"
 #include "sync/inode.h"
+#include "sync/locks.h"
 #include "sync/message.h"
 #include "sync/name.h"
+#include "sync/opened.h"
 #include "sync/reaper.h"
 #include "sync/table.h"
 
@@ -481,6 +483,15 @@ static int raise_epoch(MfDir *from, MfDir *to)
 	return r == -ECANCELED ? -EAGAIN : r;
 }
 
+/* What nodes have of a file goes with it: file locks, and who has it open. */
+static void moved(MfDir *from, MfDir *to, const MfInode *inode)
+{
+	if (from == to || mf_inode_is_dir(inode))
+		return;
+	mf_locks_moved(from, to, inode->ino);
+	mf_opened_moved(from, to, inode);
+}
+
 /* Called with rename_lock: one at a time, so two of them cannot wait for each other's directories. */
 static int rename_two(struct op *op)
 {
@@ -586,6 +597,9 @@ static int rename_two(struct op *op)
 	mf_dir_set_value(op->dst.dir, tail->dst_shard, tail->gain_key,
 		g_byte_array_append(g_byte_array_new(), (const guint8 *)"1", 1));
 	apply(op, false, op->from->tag);
+	moved(op->src.dir, op->dst.dir, inode);
+	if (other)
+		moved(op->dst.dir, op->src.dir, other);
 	r = mf_commit_wait(tail->dst_shard);
 	tail->gained = r == 0;
 	fs->gains_pending += !tail->gained;

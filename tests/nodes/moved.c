@@ -56,6 +56,39 @@ static void test_working_directory(int a, int b)
 	mf_tap_remove(mf_node_path(b, "parent"));
 }
 
+static bool reads(int fd, const char *text)
+{
+	char got[32] = { 0 };
+	struct stat st;
+
+	return fstat(fd, &st) == 0 && st.st_size == (off_t)strlen(text) && pread(fd, got, sizeof(got) - 1, 0) >= 0 &&
+	       !strcmp(got, text);
+}
+
+/* What is open on one node, and locked, while another moves it elsewhere and removes it there. */
+static void test_open_file(int a, int b)
+{
+	char text[32];
+	int fd, other;
+	bool ok = mkdirat(mf_node_fd(a), "one", 0700) == 0 && mkdirat(mf_node_fd(a), "two", 0700) == 0;
+
+	fd = openat(mf_node_fd(a), "one/f", O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+	ok = ok && fd >= 0 && write(fd, "text", 4) == 4 && lockf(fd, F_LOCK, 0) == 0;
+	ok = ok && renameat(mf_node_fd(b), "one/f", mf_node_fd(b), "two/g") == 0 &&
+	     unlinkat(mf_node_fd(b), "one", AT_REMOVEDIR) == 0;
+	mf_tap_ok(ok, "node %d moves a file that node %d has open, and removes where it was", b, a);
+	ok = reads(fd, "text") && write(fd, ", more", 6) == 6 && mf_node_get(b, "two/g", text, sizeof(text)) == 0 &&
+	     !strcmp(text, "text, more");
+	mf_tap_ok(ok, "who has it open reads and writes on");
+	other = openat(mf_node_fd(b), "two/g", O_RDWR | O_CLOEXEC);
+	ok = other >= 0 && lockf(other, F_TLOCK, 0) < 0 && (errno == EAGAIN || errno == EACCES);
+	mf_tap_ok(ok, "its lock went along");
+	ok = unlinkat(mf_node_fd(b), "two/g", 0) == 0 && pwrite(other, "T", 1, 0) == 1 && close(other) == 0;
+	mf_tap_ok(ok && is_gone(a, "two/g") && reads(fd, "Text, more"), "removed there, its bytes stay");
+	close(fd);
+	mf_tap_ok(unlinkat(mf_node_fd(a), "two", AT_REMOVEDIR) == 0, "and go with it");
+}
+
 /* The old name is another directory soon after. */
 static void test_exchanged(int a, int b)
 {
@@ -191,6 +224,8 @@ int main(int argc, char **argv)
 	last = mf_nodes_count() - 1;
 	test_working_directory(0, last);
 	test_working_directory(last, 0);
+	test_open_file(0, last);
+	test_open_file(last, 0);
 	test_exchanged(0, last);
 	test_maildir(0, last);
 	test_loop();
