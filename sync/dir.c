@@ -178,6 +178,7 @@ static void dir_free(MfDir *dir)
 	g_hash_table_unref(dir->foreign_open);
 	g_clear_pointer(&dir->kernel_inos, g_hash_table_unref);
 	g_clear_pointer(&dir->kernel_names, g_hash_table_unref);
+	g_free(dir->kernel_place);
 	g_array_unref(dir->waiters);
 	g_array_unref(dir->granted);
 	g_cond_clear(&dir->cond);

@@ -163,6 +163,8 @@ struct MfDir {
 	int64_t kernel_until;	  /* monotonic us: until then the kernel may answer by itself */
 	GHashTable *kernel_inos;  /* uint64_t: attributes that it may have */
 	GHashTable *kernel_names; /* struct mf_kernel_name: names that it may have */
+	struct mf_kernel_name *kernel_place; /* the one place where it has this directory, unless it has forgotten it */
+	unsigned kernel_leaving;  /* it is being made to forget an earlier one */
 	GHashTable *loaded;	  /* MfInode here whose bytes or xattrs are in memory */
 	GHashTable *noted_open;	  /* uint64_t: inodes that RADOS knows we have open */
 	GHashTable *foreign_open; /* uint64_t -> GArray of uint32_t: who else has them open */

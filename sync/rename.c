@@ -8,6 +8,7 @@
 #include "sync/file.h"
 #include "sync/hold.h"
 #include "sync/inode.h"
+#include "sync/kernel.h"
 #include "sync/locks.h"
 #include "sync/message.h"
 #include "sync/name.h"
@@ -171,6 +172,11 @@ static void apply(struct op *op, bool local, uint64_t tag)
 	}
 	if (publish)
 		mf_name_publish(op->fs, inode);
+	/* So does the kernel when it has our answer. */
+	if (op->child[0])
+		mf_kernel_place(op->child[0], op->dst.inode->ino, op->dst_name);
+	if (op->child[1])
+		mf_kernel_place(op->child[1], op->src.inode->ino, op->src_name);
 	mf_inode_unpin(op->fs, inode);
 }
 
