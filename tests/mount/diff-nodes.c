@@ -194,19 +194,15 @@ void mf_nodes_learn(struct world *w, const struct op *op)
 
 bool mf_nodes_differ_in_links(struct world *w, const struct stat *b)
 {
-	return w->nodes > 1 && S_ISREG(b->st_mode) && was_linked(b->st_ino);
-}
-
-bool mf_nodes_differ_in_ctime(struct world *w, const struct stat *b)
-{
-	return mf_nodes_differ_in_links(w, b) || (w->nodes > 1 && contains(several, n_several, b->st_ino));
+	return w->nodes > 1 && S_ISREG(b->st_mode) &&
+	       (was_linked(b->st_ino) || contains(several, n_several, b->st_ino));
 }
 
 /* One path on all nodes. */
-static bool compare_path(struct world *w, const char *path, bool follow, const struct stat *b)
+static bool compare_path(struct world *w, const char *path, bool follow, bool loose)
 {
-	bool ok = true, links = !mf_nodes_differ_in_links(w, b), ctime = !mf_nodes_differ_in_ctime(w, b);
 	struct stat st[NNODES];
+	bool ok = true;
 
 	for (int i = 0; i < w->nodes; i++) {
 		mf_nodes_view(w, i);
@@ -222,7 +218,7 @@ static bool compare_path(struct world *w, const char *path, bool follow, const s
 				st[0].st_mode, st[i].st_mode, (long long)st[0].st_size, (long long)st[i].st_size,
 				st[0].st_uid, st[0].st_gid, st[i].st_uid, st[i].st_gid);
 		if (!mf_ts_equal(st[i].st_mtim, st[0].st_mtim) ||
-			(ctime && !mf_ts_equal(st[i].st_ctim, st[0].st_ctim)) || (links && st[i].st_nlink != st[0].st_nlink))
+			(!loose && (!mf_ts_equal(st[i].st_ctim, st[0].st_ctim) || st[i].st_nlink != st[0].st_nlink)))
 			ok = mf_state_differs(w,
 				"'%s' on nodes 0 and %d: mtime %lld.%09ld and %lld.%09ld, ctime %lld.%09ld and "
 				"%lld.%09ld, "
@@ -251,7 +247,7 @@ bool mf_nodes_compare(struct world *w, const struct touched *t)
 		/* its only name is this one */
 		if (S_ISREG(b->st_mode) && b->st_nlink == 1)
 			forget_linked(b->st_ino);
-		ok = compare_path(w, t->at[i].path, t->at[i].follow, b);
+		ok = compare_path(w, t->at[i].path, t->at[i].follow, mf_nodes_differ_in_links(w, b));
 	}
 	mf_nodes_view(w, view);
 	return ok;

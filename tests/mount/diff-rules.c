@@ -20,8 +20,9 @@
  *  - a Maildir's tmp shows each node its own names only: what concerns a tmp is done and looked at on one node, another
  *    one for each tmp.
  *  - a name in a tmp counts in st_nlink on its own node, and changes ctime there: both are not compared meanwhile.
- *  - attributes of a message with several names lie with its bytes, which no lease guards; to write them there with each
- *    rename, link and unlink would cost more than a ctime is worth: it is not compared once there were several names.
+ *  - attributes of a message with several names lie with its bytes, which no lease guards. To write its ctime there with
+ *    each rename, link and unlink would cost more than it is worth; and st_nlink counts the references to the bytes, which
+ *    are put after the commit that drops the name. Neither is compared once there were several names.
  *  - a published message that is renamed into a tmp has left the other nodes: left out.
  *  - l_pid of a lock of another node is any number.
  */

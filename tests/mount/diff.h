@@ -203,10 +203,9 @@ bool mf_nodes_choose(struct world *w, struct op *op);
 /* The one node that may look at @path, or @other. */
 int mf_nodes_viewer(struct world *w, const char *path, int other);
 void mf_nodes_learn(struct world *w, const struct op *op); /* after a success on both */
-/* Its nlink and ctime are not the same on all nodes now: it has or had a name in a tmp. */
+/* Its nlink and ctime are not the same on all nodes now: it has or had a name in a tmp, or is a message that has or had
+ * several names. */
 bool mf_nodes_differ_in_links(struct world *w, const struct stat *b);
-/* ... and of a message that has or had several names the ctime may lag behind on other nodes. */
-bool mf_nodes_differ_in_ctime(struct world *w, const struct stat *b);
 /* All nodes show the same inodes. */
 bool mf_nodes_compare(struct world *w, const struct touched *t);
 
