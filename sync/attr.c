@@ -92,6 +92,9 @@ int mf_attr_hold(MfFs *fs, MfInode *inode, enum mf_lease_mode mode, MfDir **ret_
 	/* Its directory is gone as well. */
 	if (r == -ESTALE && inode->kind == MF_KIND_MESSAGE && inode->removed)
 		return mf_attr_load(fs, inode);
+	/* Another node has removed it, as we have just learned. */
+	if (r == -ESTALE && mf_inode_is_dir(inode) && inode->removed && inode->attr_loaded)
+		return 0;
 	if (r == 0)
 		r = mf_attr_load(fs, inode);
 	if (r < 0 && *ret_dir)

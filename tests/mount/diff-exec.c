@@ -553,6 +553,8 @@ static void exec_here(struct world *w, int side, const struct op *op, struct res
 	mf_exec_enter(w, side);
 	mf_nodes_view(w, view);
 	res->have_fd = fd >= 0 && fstat(fd, &res->fd_pre) == 0;
+	if (fd >= 0 && !res->have_fd)
+		snprintf(res->note, sizeof(res->note), "fstat of an open descriptor, before: %s", strerror(errno));
 	umask(op->umask);
 	become(c);
 	res->err = do_op(side, op, fd, res);

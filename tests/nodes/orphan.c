@@ -126,6 +126,24 @@ static void test_directory(int a, int b)
 	close(dir);
 }
 
+/* Directories that are open, looked at first by fstat. */
+static void test_open_directory(int a, int b)
+{
+	struct stat st;
+	int outer, inner;
+	bool ok = mkdirat(mf_node_fd(b), "H", 0700) == 0 && mkdirat(mf_node_fd(b), "H/cur", 0700) == 0 &&
+		  mkdirat(mf_node_fd(b), "I", 0700) == 0;
+
+	inner = openat(mf_node_fd(a), "H/cur", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	outer = openat(mf_node_fd(a), "I", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	ok = ok && inner >= 0 && outer >= 0 && unlinkat(mf_node_fd(b), "H/cur", AT_REMOVEDIR) == 0 &&
+	     unlinkat(mf_node_fd(b), "H", AT_REMOVEDIR) == 0 && unlinkat(mf_node_fd(b), "I", AT_REMOVEDIR) == 0;
+	ok = ok && fstat(inner, &st) == 0 && st.st_nlink == 0 && fstat(outer, &st) == 0 && st.st_nlink == 0;
+	mf_tap_ok(ok, "directories open on node %d, removed on node %d: nlink 0", a, b);
+	close(inner);
+	close(outer);
+}
+
 int main(int argc, char **argv)
 {
 	int last;
@@ -142,6 +160,7 @@ int main(int argc, char **argv)
 		test_replaced(a, b);
 		test_file(a, b);
 		test_directory(a, b);
+		test_open_directory(a, b);
 	}
 	test_many();
 	return mf_tap_done();
