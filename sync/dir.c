@@ -8,6 +8,7 @@
 #include "sync/file.h"
 #include "sync/hold.h"
 #include "sync/inode.h"
+#include "sync/kernel.h"
 #include "sync/message.h"
 #include "sync/opened.h"
 #include "sync/reaper.h"
@@ -475,6 +476,7 @@ void mf_dir_vanish(MfShard *shard, const char *key)
 	if (!dentry || dentry->local || dentry->inode->kind == MF_KIND_SUBDIR)
 		return;
 	MfInode *inode = mf_inode_pin(dentry->inode);
+	mf_kernel_vanished(inode, dir, key);
 	detach(dir, dentry);
 	if (!inode->names && !mf_inode_is_dir(inode) && inode->pins > 1 && !inode->held_dir) {
 		/* Somebody here uses it on. */

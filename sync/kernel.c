@@ -10,6 +10,7 @@
 #define CALM_US (10 * G_USEC_PER_SEC) /* nobody asked for the lease for so long: answers may be kept */
 #define NAMES_MAX 4096u		      /* more are answered without a time */
 #define LEAVE_US 300000		      /* how long a directory's earlier place is waited for */
+#define LEFT_US (2 * G_USEC_PER_SEC)  /* ... by who asks again */
 #define MARGIN_US 20000		      /* the kernel counts from when it has the answer */
 
 struct mf_kernel_name {
@@ -114,7 +115,7 @@ struct forgetting {
 	MfFs *fs;
 	MfDir *dir; /* pinned */
 	GHashTable *inos, *names;
-	bool leaves; /* where the kernel had dir itself */
+	MfDir *left; /* pinned: where the kernel had dir itself; or NULL */
 	bool *done;  /* NULL: nobody waits any more */
 };
 
@@ -136,7 +137,12 @@ static void forget(void *data, void *arg)
 			fs->kernel->forget_attr(*(uint64_t *)key, fs->kernel_arg);
 	}
 	g_mutex_lock(&fs->lock);
-	f->dir->kernel_leaving -= f->leaves;
+	if (f->left) {
+		f->dir->kernel_leaving--;
+		f->left->kernel_left--;
+		g_cond_broadcast(&f->left->cond);
+		mf_dir_unpin(f->left);
+	}
 	if (f->done)
 		*f->done = true;
 	g_cond_broadcast(&f->dir->cond);
@@ -162,7 +168,7 @@ void mf_kernel_forget(MfDir *dir)
 	}
 	struct forgetting *f = g_new(struct forgetting, 1);
 	*f = (struct forgetting){ fs, mf_dir_pin(dir), g_steal_pointer(&dir->kernel_inos), g_steal_pointer(&dir->kernel_names),
-		false, &done };
+		NULL, &done };
 	g_thread_pool_push(fs->forgetters, f, NULL);
 	/* The job may be stuck behind a request of the kernel that waits for this very lease. */
 	int64_t until = dir->kernel_until;
@@ -178,25 +184,56 @@ void mf_kernel_place(MfDir *dir, uint64_t parent, const char *name)
 	dir->kernel_place = name_new(parent, name);
 }
 
+/* It is forgotten by a job that takes the lock of its parent. */
+static void leave(MfDir *dir, struct mf_kernel_name *place)
+{
+	MfFs *fs = dir->fs;
+	MfInode *parent = mf_inode_find(fs, place->parent);
+	struct forgetting *f = g_new(struct forgetting, 1);
+
+	if (!parent || !parent->dir) {
+		g_free(place); /* the kernel has forgotten its parent */
+		g_free(f);
+		return;
+	}
+	*f = (struct forgetting){ fs, mf_dir_pin(dir), NULL,
+		g_hash_table_new_full(name_hash, name_equal, g_free, NULL), mf_dir_pin(parent->dir), NULL };
+	g_hash_table_add(f->names, place);
+	dir->kernel_leaving++;
+	f->left->kernel_left++;
+	g_thread_pool_push(fs->forgetters, f, NULL);
+}
+
+void mf_kernel_vanished(MfInode *inode, const MfDir *from, const char *key)
+{
+	MfDir *dir = inode->dir;
+	enum mf_space space = MF_SPACE_SELF;
+
+	if (inode->kind != MF_KIND_DIR || !dir || !dir->fs->kernel || inode->nlookup == 0 || !dir->kernel_place)
+		return;
+	mf_key_is_entry(key, &space);
+	const MfInode *parent = space == MF_SPACE_SELF ? from->inode : from->sub[space];
+	if (parent && dir->kernel_place->parent == parent->ino && strcmp(dir->kernel_place->name, key + MF_KEY_PREFIX) == 0)
+		leave(dir, g_steal_pointer(&dir->kernel_place));
+}
+
 void mf_kernel_leave(MfInode *inode, uint64_t parent, const char *name)
 {
-	int64_t until = g_get_monotonic_time() + LEAVE_US;
+	int64_t until = g_get_monotonic_time() + LEFT_US;
 	MfDir *dir = inode->dir;
+	bool ok = true;
 
 	if (!dir || !dir->fs->kernel || inode->nlookup == 0)
 		return;
 	struct mf_kernel_name *place = dir->kernel_place;
 	if (place && (place->parent != parent || strcmp(place->name, name) != 0)) {
-		struct forgetting *f = g_new(struct forgetting, 1);
-		*f = (struct forgetting){ dir->fs, mf_dir_pin(dir), NULL,
-			g_hash_table_new_full(name_hash, name_equal, g_free, NULL), true, NULL };
-		g_hash_table_add(f->names, g_steal_pointer(&dir->kernel_place));
-		dir->kernel_leaving++;
-		g_thread_pool_push(dir->fs->forgetters, f, NULL);
+		until += LEAVE_US - LEFT_US;
+		leave(dir, g_steal_pointer(&dir->kernel_place));
 	}
 	mf_dir_pin(dir);
-	while (dir->kernel_leaving > 0 && g_cond_wait_until(&dir->cond, &dir->fs->lock, until))
-		;
+	/* Who comes this way once more may be about to lock it again. */
+	while (ok && (dir->kernel_leaving > 0 || dir->kernel_left > 0))
+		ok = g_cond_wait_until(&dir->cond, &dir->fs->lock, until);
 	mf_dir_unpin(dir);
 }
 

@@ -17,6 +17,8 @@ void mf_kernel_answer(MfDir *parent, const char *key, MfInode *inode, struct mf_
 void mf_kernel_forget(MfDir *dir);
 /* The kernel has the directory here now, and nowhere else. */
 void mf_kernel_place(MfDir *dir, uint64_t parent, const char *name);
+/* Another node has taken it, a directory perhaps, from this place. */
+void mf_kernel_vanished(MfInode *inode, const MfDir *from, const char *key);
 /* @inode, a directory, is about to be answered as @name of @parent. If the kernel has it elsewhere, where another node took
  * it from, it would have to move it, and that ends with ESTALE when somebody renames at that moment: always, when it looks it
  * up in order to rename it. So it is made to forget the earlier place. That may be locked by the request which asks; then

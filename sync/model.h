@@ -164,7 +164,8 @@ struct MfDir {
 	GHashTable *kernel_inos;  /* uint64_t: attributes that it may have */
 	GHashTable *kernel_names; /* struct mf_kernel_name: names that it may have */
 	struct mf_kernel_name *kernel_place; /* the one place where it has this directory, unless it has forgotten it */
-	unsigned kernel_leaving;  /* it is being made to forget an earlier one */
+	unsigned kernel_leaving;  /* it is being made to forget an earlier one ... */
+	unsigned kernel_left;	  /* ... in this directory */
 	GHashTable *loaded;	  /* MfInode here whose bytes or xattrs are in memory */
 	GHashTable *noted_open;	  /* uint64_t: inodes that RADOS knows we have open */
 	GHashTable *foreign_open; /* uint64_t -> GArray of uint32_t: who else has them open */
