@@ -339,6 +339,18 @@ void mf_locks_granted(MfFs *fs, uint64_t id)
 
 /* ---- requests ---- */
 
+/* No lease guards what was removed with its directory, and nobody can open it any more: NULL, and its locks are those of this
+ * node. */
+static int hold(MfFs *fs, MfInode *inode, MfDir **ret_dir)
+{
+	int r = mf_inode_hold(fs, inode, MF_LEASE_EXCLUSIVE, ret_dir);
+
+	if (r != -ESTALE || !inode->removed)
+		return r;
+	*ret_dir = NULL;
+	return 0;
+}
+
 /* With the lease of what guards @ino. */
 static int enter(MfFs *fs, uint64_t ino, MfInode **ret_inode, MfDir **ret_dir)
 {
@@ -346,7 +358,7 @@ static int enter(MfFs *fs, uint64_t ino, MfInode **ret_inode, MfDir **ret_dir)
 
 	if (r < 0)
 		return r;
-	r = mf_inode_hold(fs, *ret_inode, MF_LEASE_EXCLUSIVE, ret_dir);
+	r = hold(fs, *ret_inode, ret_dir);
 	if (r < 0)
 		mf_inode_unpin(fs, *ret_inode);
 	return r;
@@ -354,7 +366,8 @@ static int enter(MfFs *fs, uint64_t ino, MfInode **ret_inode, MfDir **ret_dir)
 
 static void leave(MfFs *fs, MfInode *inode, MfDir *dir)
 {
-	mf_dir_put(dir);
+	if (dir)
+		mf_dir_put(dir);
 	mf_inode_unpin(fs, inode);
 }
 
@@ -528,13 +541,14 @@ static void release(MfFs *fs, void *arg)
 
 	g_mutex_lock(&fs->lock);
 	do
-		r = mf_inode_hold(fs, job->inode, MF_LEASE_EXCLUSIVE, &dir);
+		r = hold(fs, job->inode, &dir);
 	while (r == -ETIMEDOUT && !mf_node_is_fenced(fs->node) && !fs->stopping);
 	if (r == 0) {
 		mf_filelock_drop_handle(fs->locks, job->inode->ino, mf_node_incarnation(fs->node), job->fh, raw);
 		note_ours(fs, job->inode);
 		settle(fs, dir, raw, done);
-		mf_dir_put(dir);
+		if (dir)
+			mf_dir_put(dir);
 	}
 	reply_later(fs, done);
 	mf_inode_unpin(fs, job->inode);

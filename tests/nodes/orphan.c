@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -120,6 +121,7 @@ static void test_directory(int a, int b)
 	ok = ok && unlinkat(mf_node_fd(b), "G", AT_REMOVEDIR) == 0;
 	mf_tap_ok(ok && mf_pattern_verify_fd(fd, SMALL, 1) == 0, "a message whose whole folder was removed on node %d",
 		b);
+	mf_tap_ok(flock(fd, LOCK_SH | LOCK_NB) == 0, "it can be locked");
 	mf_tap_ok(openat(dir, "x", O_WRONLY | O_CREAT, 0600) < 0 && errno == ENOENT,
 		"nothing can be made in the removed folder that is open on node %d", a);
 	close(fd);
@@ -140,6 +142,7 @@ static void test_open_directory(int a, int b)
 	     unlinkat(mf_node_fd(b), "H", AT_REMOVEDIR) == 0 && unlinkat(mf_node_fd(b), "I", AT_REMOVEDIR) == 0;
 	ok = ok && fstat(inner, &st) == 0 && st.st_nlink == 0 && fstat(outer, &st) == 0 && st.st_nlink == 0;
 	mf_tap_ok(ok, "directories open on node %d, removed on node %d: nlink 0", a, b);
+	mf_tap_ok(flock(outer, LOCK_EX | LOCK_NB) == 0 && flock(outer, LOCK_UN) == 0, "and can be locked");
 	close(inner);
 	close(outer);
 }
