@@ -74,6 +74,7 @@ static void test_file(int a, int b)
 	ok = pwrite(fd, "after!", 6, 0) == 6 && pwrite(fd, "far", 3, 3 << 20) == 3;
 	mf_tap_ok(ok && pread(other, text, 6, 0) == 6 && !strcmp(text, "after!"), "and writes, as node %d sees", b);
 	mf_tap_ok(fstat(other, &st) == 0 && st.st_size == (3 << 20) + 3 && st.st_nlink == 0, "size and nlink too");
+	mf_tap_ok(fchmod(fd, 0640) == 0 && fstat(other, &st) == 0 && (st.st_mode & 07777) == 0640, "and its mode");
 	mf_tap_ok(mf_node_put(b, "plain", "another") == 0 && pread(fd, text, 6, 0) == 6 && !strcmp(text, "after!"),
 		"a new file of that name is another one");
 	close(fd);
