@@ -254,16 +254,23 @@ static void orphan(MfDir *dir)
 	}
 }
 
+/* When it was removed nobody can tell any more: now, for who has it open. */
+static void removed(MfInode *inode)
+{
+	inode->removed = true;
+	inode->attr.ctime = MAX(mf_fs_now(), inode->attr.ctime + 1);
+}
+
 /* Somebody else has removed it. */
 static void gone(MfDir *dir)
 {
-	dir->inode->removed = true;
+	removed(dir->inode);
 	dir->lease.mode = MF_LEASE_NONE;
 	for (unsigned i = 0; i < dir->shards->len; i++)
 		mf_commit_forget(dir->shards->pdata[i]);
 	for (enum mf_space s = MF_SPACE_CUR; s < MF_SPACES; s++) {
 		if (dir->sub[s])
-			dir->sub[s]->removed = true;
+			removed(dir->sub[s]);
 	}
 }
 
