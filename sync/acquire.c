@@ -235,34 +235,42 @@ static int acquire(MfDir *dir, enum mf_lease_mode mode, int64_t deadline, struct
 	}
 }
 
-/* What is open here of a directory that somebody else has removed. Messages are read on without a lease. */
+/* What is open here of a directory that somebody else has removed. Messages are read on without a lease; a plain file may
+ * have been moved elsewhere. */
 static void orphan(MfDir *dir)
 {
-	g_autoptr(GPtrArray) inodes = mf_table_keys(dir->fs->opened);
+	g_autoptr(GPtrArray) inodes = mf_table_keys(dir->fs->held);
 
 	for (unsigned i = 0; i < inodes->len; i++) {
 		MfInode *inode = inodes->pdata[i];
-		if (inode->dir != dir || inode->kind != MF_KIND_MESSAGE || !inode->published)
+		if (inode->dir != dir || !inode->published)
 			continue;
 		while (inode->names && inode->names->dir == dir && !inode->names->local)
 			mf_dir_vanish(mf_dir_shard(dir, inode->names->key), inode->names->key);
-		if (inode->stray) {
+		if (inode->stray && inode->kind == MF_KIND_MESSAGE) {
 			inode->stray = false;
 			inode->removed = true;
 		}
 	}
 }
 
+/* When it was removed nobody can tell any more: now, for who has it open. */
+static void removed(MfInode *inode)
+{
+	inode->removed = true;
+	inode->attr.ctime = MAX(mf_fs_now(), inode->attr.ctime + 1);
+}
+
 /* Somebody else has removed it. */
 static void gone(MfDir *dir)
 {
-	dir->inode->removed = true;
+	removed(dir->inode);
 	dir->lease.mode = MF_LEASE_NONE;
 	for (unsigned i = 0; i < dir->shards->len; i++)
 		mf_commit_forget(dir->shards->pdata[i]);
 	for (enum mf_space s = MF_SPACE_CUR; s < MF_SPACES; s++) {
 		if (dir->sub[s])
-			dir->sub[s]->removed = true;
+			removed(dir->sub[s]);
 	}
 }
 

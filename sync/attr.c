@@ -7,6 +7,7 @@
 #include "sync/inode.h"
 #include "sync/kernel.h"
 #include "sync/message.h"
+#include "sync/opened.h"
 
 #include <errno.h>
 #include <string.h>
@@ -92,8 +93,9 @@ int mf_attr_hold(MfFs *fs, MfInode *inode, enum mf_lease_mode mode, MfDir **ret_
 	/* Its directory is gone as well. */
 	if (r == -ESTALE && inode->kind == MF_KIND_MESSAGE && inode->removed)
 		return mf_attr_load(fs, inode);
-	if (r == 0)
-		r = mf_inode_find_again(fs, inode);
+	/* Another node has removed it, as we have just learned. */
+	if (r == -ESTALE && mf_inode_is_dir(inode) && inode->removed && inode->attr_loaded)
+		return 0;
 	if (r == 0)
 		r = mf_attr_load(fs, inode);
 	if (r < 0 && *ret_dir)
@@ -235,8 +237,8 @@ static int set_attr(MfFs *fs, MfInode *inode, const struct mf_attr *attr, unsign
 		r = change_size(fs, inode, attr->size, set & MF_SET_BY_HANDLE);
 	if (r == 0 && set & ~(MF_SET_SIZE | MF_SET_BY_HANDLE)) {
 		change(inode, attr, set);
-		/* One that is only open any more has nothing to be committed. */
-		if (!inode->removed) {
+		/* One that is only open any more, and only here, has nothing to be committed. */
+		if (!inode->removed || (inode->kind == MF_KIND_FILE && mf_opened_elsewhere(inode->dir, inode->ino))) {
 			mf_attr_changed(inode);
 			r = mf_attr_store(fs, inode);
 		}

@@ -8,6 +8,7 @@
 #include "sync/file.h"
 #include "sync/hold.h"
 #include "sync/inode.h"
+#include "sync/kernel.h"
 #include "sync/message.h"
 #include "sync/opened.h"
 #include "sync/reaper.h"
@@ -135,6 +136,8 @@ static void detach(MfDir *dir, MfDentry *dentry)
 	g_hash_table_remove(dir->entries, dentry->key);
 	dir->n_local -= dentry->local;
 	dir->fs->n_dentries--;
+	if (dentry->local && !mf_inode_is_held(inode))
+		g_hash_table_remove(dir->fs->held, inode);
 	g_free(dentry);
 }
 
@@ -176,6 +179,7 @@ static void dir_free(MfDir *dir)
 	g_hash_table_unref(dir->foreign_open);
 	g_clear_pointer(&dir->kernel_inos, g_hash_table_unref);
 	g_clear_pointer(&dir->kernel_names, g_hash_table_unref);
+	g_free(dir->kernel_place);
 	g_array_unref(dir->waiters);
 	g_array_unref(dir->granted);
 	g_cond_clear(&dir->cond);
@@ -342,12 +346,16 @@ static MfDentry *dentry_new(MfDir *dir, const char *key, MfInode *inode, bool lo
 	g_hash_table_insert(dir->entries, dentry->key, dentry);
 	dir->n_local += local;
 	dir->fs->n_dentries++;
+	if (mf_inode_is_held(inode))
+		g_hash_table_add(dir->fs->held, inode);
 	return dentry;
 }
 
 /* Attributes that lie in the entry. */
-static void renew_attr(MfInode *inode, const struct mf_dirent_record *rec)
+static void renew_attr(MfFs *fs, MfInode *inode, const struct mf_dirent_record *rec)
 {
+	if (inode->unsealed && inode->kind == MF_KIND_MESSAGE && inode->writers == 0)
+		mf_message_forget(fs, inode);
 	inode->linked = rec->flags & MF_DIRENT_LINKED;
 	inode->unsealed = rec->flags & MF_DIRENT_UNSEALED;
 	if (inode->kind != MF_KIND_MESSAGE && inode->kind != MF_KIND_SYMLINK)
@@ -410,7 +418,7 @@ int mf_dir_attach(MfShard *shard, const struct mf_kv *kv)
 		inode->removed = false;
 		if (held)
 			mf_dir_unpin(held);
-		renew_attr(inode, &rec);
+		renew_attr(dir->fs, inode, &rec);
 	}
 	if (!inode) {
 		inode = mf_inode_new(dir->fs, rec.ino, rec.kind);
@@ -454,7 +462,7 @@ int mf_dir_renew(MfShard *shard, const struct mf_kv *kv)
 	/* Also of one that is here under another name still: it was renamed. */
 	if (r == 0 && dentry) {
 		dentry->tag = rec.tag;
-		renew_attr(dentry->inode, &rec);
+		renew_attr(dir->fs, dentry->inode, &rec);
 	}
 	mf_dirent_clear(&rec);
 	return r;
@@ -468,6 +476,7 @@ void mf_dir_vanish(MfShard *shard, const char *key)
 	if (!dentry || dentry->local || dentry->inode->kind == MF_KIND_SUBDIR)
 		return;
 	MfInode *inode = mf_inode_pin(dentry->inode);
+	mf_kernel_vanished(inode, dir, key);
 	detach(dir, dentry);
 	if (!inode->names && !mf_inode_is_dir(inode) && inode->pins > 1 && !inode->held_dir) {
 		/* Somebody here uses it on. */
@@ -931,6 +940,13 @@ void mf_dir_set_value(MfDir *dir, MfShard *shard, const char *key, GByteArray *v
 		g_hash_table_remove(shard->values, key);
 	shard->seq++;
 	mf_commit_queue(shard);
+}
+
+void mf_dir_drop_value(MfDir *dir, MfShard *shard, const char *key)
+{
+	if (!g_hash_table_contains(shard->values, key))
+		g_hash_table_insert(shard->values, g_strdup(key), g_byte_array_new());
+	mf_dir_set_value(dir, shard, key, NULL);
 }
 
 void mf_dir_dirty_record(MfDir *dir)

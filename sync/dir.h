@@ -72,6 +72,8 @@ bool mf_dir_dirty(MfDir *dir, const char *key, bool on_disk);
 void mf_dir_dirty_dentry(MfDentry *dentry); /* its record changed */
 /* A value that is no entry (reap, intent, gain); NULL removes it. Takes @value. */
 void mf_dir_set_value(MfDir *dir, MfShard *shard, const char *key, GByteArray *value);
+/* Removes one that RADOS has, whether it is in memory or not. */
+void mf_dir_drop_value(MfDir *dir, MfShard *shard, const char *key);
 void mf_dir_dirty_record(MfDir *dir);
 void mf_dir_dirty_file(MfInode *inode);
 /* Entries under @key's space changed just now: times of that directory. */

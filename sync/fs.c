@@ -128,7 +128,7 @@ static void fs_free(MfFs *fs)
 	g_hash_table_unref(fs->unnamed);
 	g_hash_table_unref(fs->references);
 	g_hash_table_unref(fs->removed);
-	g_hash_table_unref(fs->opened);
+	g_hash_table_unref(fs->held);
 	g_hash_table_unref(fs->lock_requests);
 	mf_filelock_free(fs->locks);
 	mf_stripecache_free(fs->cache);
@@ -171,7 +171,7 @@ int mf_fs_open(MfPool *pool, MfNode *node, const struct mf_conf *conf, MfFs **re
 	g_cond_init(&fs->sent_cond);
 	g_cond_init(&fs->sweep_cond);
 	g_cond_init(&fs->life_cond);
-	fs->opened = g_hash_table_new(NULL, NULL);
+	fs->held = g_hash_table_new(NULL, NULL);
 	fs->lock_requests = g_hash_table_new(NULL, NULL);
 	fs->inodes = g_hash_table_new(g_int64_hash, g_int64_equal);
 	fs->unnamed = g_hash_table_new(NULL, NULL);
@@ -220,7 +220,7 @@ static void drop_references(MfFs *fs)
 	for (unsigned i = 0; i < inodes->len; i++) {
 		MfInode *inode = inodes->pdata[i];
 		inode->opens = inode->writers = 0;
-		g_hash_table_remove(fs->opened, inode);
+		g_hash_table_remove(fs->held, inode);
 		/* Files in tmp end with the mount: nobody has seen them. */
 		while (mf_inode_has_local_name(inode)) {
 			MfDentry *name = inode->names;

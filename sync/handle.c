@@ -33,7 +33,7 @@ int mf_handle_open(MfFs *fs, MfInode *inode, int flags, bool made, MfHandle **re
 	handle->writes = writes;
 	handle->life = fs->life;
 	if (inode->opens++ == 0)
-		g_hash_table_add(fs->opened, inode);
+		g_hash_table_add(fs->held, inode);
 	inode->writers += writes;
 	*ret_handle = handle;
 	return 0;
@@ -89,8 +89,10 @@ void mf_fs_release(MfFs *fs, MfHandle *handle, GArray *done)
 	if (handle->writes)
 		seal(fs, inode);
 	if (--inode->opens == 0) {
-		g_hash_table_remove(fs->opened, inode);
-		mf_opened_closed(fs, inode);
+		if (!mf_inode_is_held(inode)) {
+			g_hash_table_remove(fs->held, inode);
+			mf_opened_closed(fs, inode);
+		}
 		mf_reaper_closed(fs, inode);
 	}
 	mf_inode_unpin(fs, inode);

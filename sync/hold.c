@@ -196,10 +196,22 @@ int mf_inode_hold(MfFs *fs, MfInode *inode, enum mf_lease_mode mode, MfDir **ret
 			return -ESTALE;
 		MfInode *home = inode->dir->inode;
 		int r = mf_dir_get(fs, home, mode, ret_dir, &space);
-		if (r < 0 || inode->dir == *ret_dir)
-			return r;
-		/* It moved while we waited. */
+		if (r < 0) {
+			/* Who has removed the directory may have moved it elsewhere before. */
+			if (r == -ESTALE && inode->dir && inode->dir->inode == home)
+				r = mf_inode_follow(fs, inode);
+			if (r < 0)
+				return r;
+			continue;
+		}
+		if (inode->dir == *ret_dir)
+			r = mf_inode_find_again(fs, inode);
+		if (r == 0 && inode->dir == *ret_dir)
+			return 0;
+		/* It moved while we waited, or has moved since we had it. */
 		mf_dir_put(g_steal_pointer(ret_dir));
+		if (r < 0)
+			return r;
 	}
 }
 

@@ -130,6 +130,15 @@ bool mf_inode_has_local_name(const MfInode *inode)
 	return false;
 }
 
+bool mf_inode_is_held(const MfInode *inode)
+{
+	bool held = inode->opens > 0;
+
+	for (const MfDentry *name = inode->names; name; name = name->next_name)
+		held |= name->local && name->tag == 0;
+	return held;
+}
+
 int mf_inode_take(MfFs *fs, uint64_t ino, MfInode **ret_inode)
 {
 	MfInode *inode = mf_inode_find(fs, ino);

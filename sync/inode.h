@@ -20,13 +20,17 @@ void mf_inode_unnamed(MfFs *fs, MfInode *inode);
 void mf_inode_named(MfFs *fs, MfInode *inode);
 
 bool mf_inode_is_dir(const MfInode *inode);
+/* Somebody here can reach its bytes whatever names go: through a descriptor, or a name in tmp that holds no reference. */
+bool mf_inode_is_held(const MfInode *inode);
 bool mf_inode_has_local_name(const MfInode *inode);
 /* 0 with the inode pinned; -ESTALE when the kernel names one that we do not know. */
 int mf_inode_take(MfFs *fs, uint64_t ino, MfInode **ret_inode);
 
 /* Its last name here went on another node: finds out whether it is removed, or where it is now. The directory that it was
- * in is held. May wait. -ESTALE. */
+ * in is held; 0 with another inode->dir: there, under another lease. May wait. -ESTALE. */
 int mf_inode_find_again(MfFs *fs, MfInode *inode);
+/* The same of a plain file whose directory is gone. 0: it is in another one, inode->dir. */
+int mf_inode_follow(MfFs *fs, MfInode *inode);
 
 /* Fills what stat(2) shows; attributes must be loaded. */
 void mf_inode_stat(const MfInode *inode, struct mf_stat *ret);

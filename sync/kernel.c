@@ -9,23 +9,35 @@
 #define VALID_MS 1000u
 #define CALM_US (10 * G_USEC_PER_SEC) /* nobody asked for the lease for so long: answers may be kept */
 #define NAMES_MAX 4096u		      /* more are answered without a time */
+#define LEAVE_US 300000		      /* how long a directory's earlier place is waited for */
+#define LEFT_US (2 * G_USEC_PER_SEC)  /* ... by who asks again */
 #define MARGIN_US 20000		      /* the kernel counts from when it has the answer */
 
-struct name {
+struct mf_kernel_name {
 	uint64_t parent;
 	char name[];
 };
 
+static struct mf_kernel_name *name_new(uint64_t parent, const char *name)
+{
+	size_t len = strlen(name) + 1;
+	struct mf_kernel_name *new = g_malloc(sizeof(*new) + len);
+
+	new->parent = parent;
+	memcpy(new->name, name, len);
+	return new;
+}
+
 static guint name_hash(gconstpointer data)
 {
-	const struct name *name = data;
+	const struct mf_kernel_name *name = data;
 
 	return g_str_hash(name->name) ^ (guint)name->parent;
 }
 
 static gboolean name_equal(gconstpointer a, gconstpointer b)
 {
-	const struct name *x = a, *y = b;
+	const struct mf_kernel_name *x = a, *y = b;
 
 	return x->parent == y->parent && strcmp(x->name, y->name) == 0;
 }
@@ -60,7 +72,6 @@ static void answer_attr(MfDir *dir, MfInode *inode, struct mf_stat *st)
 static void answer_name(MfDir *dir, const char *key, struct mf_stat *st)
 {
 	enum mf_space space = MF_SPACE_SELF;
-	size_t len = strlen(key + MF_KEY_PREFIX) + 1;
 
 	if (!may_keep(dir))
 		return;
@@ -70,10 +81,7 @@ static void answer_name(MfDir *dir, const char *key, struct mf_stat *st)
 		return;
 	mf_key_is_entry(key, &space);
 	const MfInode *parent = space == MF_SPACE_SELF ? dir->inode : dir->sub[space];
-	struct name *name = g_malloc(sizeof(*name) + len);
-	name->parent = parent->ino;
-	memcpy(name->name, key + MF_KEY_PREFIX, len);
-	g_hash_table_add(dir->kernel_names, name);
+	g_hash_table_add(dir->kernel_names, name_new(parent->ino, key + MF_KEY_PREFIX));
 	st->name_ms = VALID_MS;
 	answering(dir, st);
 }
@@ -107,7 +115,8 @@ struct forgetting {
 	MfFs *fs;
 	MfDir *dir; /* pinned */
 	GHashTable *inos, *names;
-	bool *done; /* NULL: nobody waits any more */
+	MfDir *left; /* pinned: where the kernel had dir itself; or NULL */
+	bool *done;  /* NULL: nobody waits any more */
 };
 
 static void forget(void *data, void *arg)
@@ -120,7 +129,7 @@ static void forget(void *data, void *arg)
 	if (f->names) {
 		g_hash_table_iter_init(&iter, f->names);
 		while (g_hash_table_iter_next(&iter, &key, NULL))
-			fs->kernel->forget_name(((struct name *)key)->parent, ((struct name *)key)->name, fs->kernel_arg);
+			fs->kernel->forget_name(((struct mf_kernel_name *)key)->parent, ((struct mf_kernel_name *)key)->name, fs->kernel_arg);
 	}
 	if (f->inos) {
 		g_hash_table_iter_init(&iter, f->inos);
@@ -128,6 +137,12 @@ static void forget(void *data, void *arg)
 			fs->kernel->forget_attr(*(uint64_t *)key, fs->kernel_arg);
 	}
 	g_mutex_lock(&fs->lock);
+	if (f->left) {
+		f->dir->kernel_leaving--;
+		f->left->kernel_left--;
+		g_cond_broadcast(&f->left->cond);
+		mf_dir_unpin(f->left);
+	}
 	if (f->done)
 		*f->done = true;
 	g_cond_broadcast(&f->dir->cond);
@@ -153,7 +168,7 @@ void mf_kernel_forget(MfDir *dir)
 	}
 	struct forgetting *f = g_new(struct forgetting, 1);
 	*f = (struct forgetting){ fs, mf_dir_pin(dir), g_steal_pointer(&dir->kernel_inos), g_steal_pointer(&dir->kernel_names),
-		&done };
+		NULL, &done };
 	g_thread_pool_push(fs->forgetters, f, NULL);
 	/* The job may be stuck behind a request of the kernel that waits for this very lease. */
 	int64_t until = dir->kernel_until;
@@ -161,6 +176,65 @@ void mf_kernel_forget(MfDir *dir)
 		;
 	if (!done)
 		f->done = NULL;
+}
+
+void mf_kernel_place(MfDir *dir, uint64_t parent, const char *name)
+{
+	g_free(dir->kernel_place);
+	dir->kernel_place = name_new(parent, name);
+}
+
+/* It is forgotten by a job that takes the lock of its parent. */
+static void leave(MfDir *dir, struct mf_kernel_name *place)
+{
+	MfFs *fs = dir->fs;
+	MfInode *parent = mf_inode_find(fs, place->parent);
+	struct forgetting *f = g_new(struct forgetting, 1);
+
+	if (!parent || !parent->dir) {
+		g_free(place); /* the kernel has forgotten its parent */
+		g_free(f);
+		return;
+	}
+	*f = (struct forgetting){ fs, mf_dir_pin(dir), NULL,
+		g_hash_table_new_full(name_hash, name_equal, g_free, NULL), mf_dir_pin(parent->dir), NULL };
+	g_hash_table_add(f->names, place);
+	dir->kernel_leaving++;
+	f->left->kernel_left++;
+	g_thread_pool_push(fs->forgetters, f, NULL);
+}
+
+void mf_kernel_vanished(MfInode *inode, const MfDir *from, const char *key)
+{
+	MfDir *dir = inode->dir;
+	enum mf_space space = MF_SPACE_SELF;
+
+	if (inode->kind != MF_KIND_DIR || !dir || !dir->fs->kernel || inode->nlookup == 0 || !dir->kernel_place)
+		return;
+	mf_key_is_entry(key, &space);
+	const MfInode *parent = space == MF_SPACE_SELF ? from->inode : from->sub[space];
+	if (parent && dir->kernel_place->parent == parent->ino && strcmp(dir->kernel_place->name, key + MF_KEY_PREFIX) == 0)
+		leave(dir, g_steal_pointer(&dir->kernel_place));
+}
+
+void mf_kernel_leave(MfInode *inode, uint64_t parent, const char *name)
+{
+	int64_t until = g_get_monotonic_time() + LEFT_US;
+	MfDir *dir = inode->dir;
+	bool ok = true;
+
+	if (!dir || !dir->fs->kernel || inode->nlookup == 0)
+		return;
+	struct mf_kernel_name *place = dir->kernel_place;
+	if (place && (place->parent != parent || strcmp(place->name, name) != 0)) {
+		until += LEAVE_US - LEFT_US;
+		leave(dir, g_steal_pointer(&dir->kernel_place));
+	}
+	mf_dir_pin(dir);
+	/* Who comes this way once more may be about to lock it again. */
+	while (ok && (dir->kernel_leaving > 0 || dir->kernel_left > 0))
+		ok = g_cond_wait_until(&dir->cond, &dir->fs->lock, until);
+	mf_dir_unpin(dir);
 }
 
 GThreadPool *mf_kernel_pool(MfFs *fs)

@@ -15,5 +15,14 @@
 void mf_kernel_answer(MfDir *parent, const char *key, MfInode *inode, struct mf_stat *st);
 /* Until this returns what it was given under the lease of @dir is gone from the kernel. Waits. */
 void mf_kernel_forget(MfDir *dir);
+/* The kernel has the directory here now, and nowhere else. */
+void mf_kernel_place(MfDir *dir, uint64_t parent, const char *name);
+/* Another node has taken it, a directory perhaps, from this place. */
+void mf_kernel_vanished(MfInode *inode, const MfDir *from, const char *key);
+/* @inode, a directory, is about to be answered as @name of @parent. If the kernel has it elsewhere, where another node took
+ * it from, it would have to move it, and that ends with ESTALE when somebody renames at that moment: always, when it looks it
+ * up in order to rename it. So it is made to forget the earlier place. That may be locked by the request which asks; then
+ * it gets ESTALE once, lets go, and asks again. Waits, for a moment. */
+void mf_kernel_leave(MfInode *inode, uint64_t parent, const char *name);
 /* The threads that make it forget. */
 GThreadPool *mf_kernel_pool(MfFs *fs);

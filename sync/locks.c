@@ -123,8 +123,7 @@ static GHashTable *locked_inodes(MfDir *dir)
 	g_hash_table_iter_init(&iter, all);
 	while (g_hash_table_iter_next(&iter, &key, NULL)) {
 		const MfInode *inode = mf_inode_find(fs, *(uint64_t *)key);
-		bool of_dir = inode && inode->dir == dir;
-		if (of_dir || g_hash_table_contains(dir->noted_locks, key))
+		if (inode && inode->dir ? inode->dir == dir : g_hash_table_contains(dir->noted_locks, key))
 			g_hash_table_add(here, g_memdup2(key, sizeof(uint64_t)));
 	}
 	return here;
@@ -179,6 +178,19 @@ void mf_locks_left(MfDir *dir)
 		mf_notice_send(dir->fs, grant->incarnation, MF_NOTICE_LOCK, grant->ino, grant->id);
 	}
 	g_array_set_size(dir->granted, 0);
+}
+
+void mf_locks_moved(MfDir *from, MfDir *to, uint64_t ino)
+{
+	MfShard *head = from->shards->pdata[0];
+	g_autoptr(GByteArray) bytes = encode(from->fs, ino);
+
+	if (bytes)
+		g_hash_table_add(to->noted_locks, g_memdup2(&ino, sizeof(ino)));
+	if (!g_hash_table_remove(from->noted_locks, &ino))
+		return;
+	g_autofree char *key = mf_key_number(MF_KEY_LOCKS, ino);
+	mf_dir_drop_value(from, head, key);
 }
 
 bool mf_locks_any(MfDir *dir)
@@ -327,6 +339,18 @@ void mf_locks_granted(MfFs *fs, uint64_t id)
 
 /* ---- requests ---- */
 
+/* No lease guards what was removed with its directory, and nobody can open it any more: NULL, and its locks are those of this
+ * node. */
+static int hold(MfFs *fs, MfInode *inode, MfDir **ret_dir)
+{
+	int r = mf_inode_hold(fs, inode, MF_LEASE_EXCLUSIVE, ret_dir);
+
+	if (r != -ESTALE || !inode->removed)
+		return r;
+	*ret_dir = NULL;
+	return 0;
+}
+
 /* With the lease of what guards @ino. */
 static int enter(MfFs *fs, uint64_t ino, MfInode **ret_inode, MfDir **ret_dir)
 {
@@ -334,7 +358,7 @@ static int enter(MfFs *fs, uint64_t ino, MfInode **ret_inode, MfDir **ret_dir)
 
 	if (r < 0)
 		return r;
-	r = mf_inode_hold(fs, *ret_inode, MF_LEASE_EXCLUSIVE, ret_dir);
+	r = hold(fs, *ret_inode, ret_dir);
 	if (r < 0)
 		mf_inode_unpin(fs, *ret_inode);
 	return r;
@@ -342,7 +366,8 @@ static int enter(MfFs *fs, uint64_t ino, MfInode **ret_inode, MfDir **ret_dir)
 
 static void leave(MfFs *fs, MfInode *inode, MfDir *dir)
 {
-	mf_dir_put(dir);
+	if (dir)
+		mf_dir_put(dir);
 	mf_inode_unpin(fs, inode);
 }
 
@@ -516,13 +541,14 @@ static void release(MfFs *fs, void *arg)
 
 	g_mutex_lock(&fs->lock);
 	do
-		r = mf_inode_hold(fs, job->inode, MF_LEASE_EXCLUSIVE, &dir);
+		r = hold(fs, job->inode, &dir);
 	while (r == -ETIMEDOUT && !mf_node_is_fenced(fs->node) && !fs->stopping);
 	if (r == 0) {
 		mf_filelock_drop_handle(fs->locks, job->inode->ino, mf_node_incarnation(fs->node), job->fh, raw);
 		note_ours(fs, job->inode);
 		settle(fs, dir, raw, done);
-		mf_dir_put(dir);
+		if (dir)
+			mf_dir_put(dir);
 	}
 	reply_later(fs, done);
 	mf_inode_unpin(fs, job->inode);

@@ -18,6 +18,8 @@ int mf_locks_take(MfDir *dir, GArray *kvs);
 void mf_locks_note(MfDir *dir, MfWop *wop);
 /* The lease is gone: somebody else is the lock manager. */
 void mf_locks_left(MfDir *dir);
+/* A file was moved between two directories, both exclusively held: its locks go along. */
+void mf_locks_moved(MfDir *from, MfDir *to, uint64_t ino);
 /* There is something that the next lock manager must know. */
 bool mf_locks_any(MfDir *dir);
 /* The lock manager says that request @id has its lock. */

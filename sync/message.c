@@ -818,14 +818,13 @@ ssize_t mf_message_read(MfFs *fs, MfInode *inode, void *buf, size_t len, uint64_
 
 /* ---- attributes and references ---- */
 
-/* They were read when it was shorter. */
-static void forget_bytes(MfFs *fs, MfInode *inode)
+void mf_message_forget(MfFs *fs, MfInode *inode)
 {
 	MfMessage *m = inode->message;
 
-	for (unsigned k = 0; m && k < m->stripes->len; k++)
+	for (unsigned k = 0; m && !m->writing && k < m->stripes->len; k++)
 		mf_stripecache_drop(fs->cache, inode->ino, k);
-	if (m && g_mutex_trylock(&m->lock)) {
+	if (m && !m->writing && g_mutex_trylock(&m->lock)) {
 		g_array_set_size(m->stripes, 0);
 		g_mutex_unlock(&m->lock);
 	}
@@ -857,7 +856,7 @@ int mf_message_load_attr(MfFs *fs, MfInode *inode)
 		GBytes *linked = mf_rop_get_xattr(rop, MF_XATTR_LINKED);
 		if (inode->unsealed) {
 			/* What the header says is what there is; a node that is dead will not write more. */
-			forget_bytes(fs, inode);
+			mf_message_forget(fs, inode);
 			inode->attr.size = rec.attr.size;
 			mf_attr_newer_times(&inode->attr, &rec.attr);
 			enum mf_holder writer = mf_node_holder(fs->node, (uint32_t)(inode->ino >> 32));

@@ -37,6 +37,8 @@ int mf_message_flush(MfFs *fs, MfInode *inode);
 void mf_message_published(MfInode *inode);
 /* No more writing: what is in memory becomes cache. Not before a flush. */
 void mf_message_seal(MfFs *fs, MfInode *inode);
+/* What was read while its writer, on another node, was not done. */
+void mf_message_forget(MfFs *fs, MfInode *inode);
 /* Attributes of one with several names, or left unsealed by a crash. Blocks. */
 int mf_message_load_attr(MfFs *fs, MfInode *inode);
 /* Writes them back. Blocks. */

@@ -163,6 +163,9 @@ struct MfDir {
 	int64_t kernel_until;	  /* monotonic us: until then the kernel may answer by itself */
 	GHashTable *kernel_inos;  /* uint64_t: attributes that it may have */
 	GHashTable *kernel_names; /* struct mf_kernel_name: names that it may have */
+	struct mf_kernel_name *kernel_place; /* the one place where it has this directory, unless it has forgotten it */
+	unsigned kernel_leaving;  /* it is being made to forget an earlier one ... */
+	unsigned kernel_left;	  /* ... in this directory */
 	GHashTable *loaded;	  /* MfInode here whose bytes or xattrs are in memory */
 	GHashTable *noted_open;	  /* uint64_t: inodes that RADOS knows we have open */
 	GHashTable *foreign_open; /* uint64_t -> GArray of uint32_t: who else has them open */
@@ -184,7 +187,7 @@ struct MfFs {
 	const struct mf_kernel_ops *kernel; /* NULL: there is none */
 	void *kernel_arg;
 	GThreadPool *forgetters; /* make the kernel forget; may block on its locks */
-	GHashTable *opened;	 /* MfInode with opens > 0 */
+	GHashTable *held;	 /* MfInode of which mf_inode_is_held() */
 	unsigned sending;	 /* notices whose fate is not known yet */
 	GCond sent_cond;
 	GQueue dirty_shards; /* by dirty_since */

@@ -22,8 +22,7 @@ static void drop_record(MfDir *dir, const char *key)
 
 	if (dir->lease.mode != MF_LEASE_EXCLUSIVE)
 		return;
-	g_hash_table_insert(head->values, g_strdup(key), g_byte_array_new());
-	mf_dir_set_value(dir, head, key, NULL);
+	mf_dir_drop_value(dir, head, key);
 }
 
 int mf_opened_take(MfDir *dir, GArray *kvs)
@@ -66,7 +65,7 @@ void mf_opened_note(MfDir *dir, MfWop *wop)
 	GHashTableIter iter;
 	gpointer key;
 
-	g_hash_table_iter_init(&iter, fs->opened);
+	g_hash_table_iter_init(&iter, fs->held);
 	while (g_hash_table_iter_next(&iter, &key, NULL)) {
 		const MfInode *inode = key;
 		if (inode->dir != dir || (!inode->published && inode->kind == MF_KIND_MESSAGE))
@@ -80,7 +79,7 @@ void mf_opened_note(MfDir *dir, MfWop *wop)
 		const MfInode *inode = mf_inode_find(fs, *(uint64_t *)key);
 		g_autofree char *record = mf_key_pair(MF_KEY_OPEN, *(uint64_t *)key, self);
 		/* Of a removed directory the parent has the records. */
-		if (!inode || inode->opens == 0 || (inode->dir != dir && !inode->removed))
+		if (!inode || !mf_inode_is_held(inode) || (inode->dir != dir && !inode->removed))
 			mf_wop_omap_rm(wop, record);
 	}
 }
@@ -102,17 +101,46 @@ bool mf_opened_elsewhere(MfDir *dir, uint64_t ino)
 	return false;
 }
 
-void mf_opened_inherit(MfDir *dir, MfDir *child, uint64_t ino)
+static bool contains(const GArray *list, uint32_t incarnation)
 {
-	GArray *list = g_hash_table_lookup(child->foreign_open, &ino);
-
-	if (!list || !mf_opened_elsewhere(child, ino))
-		return;
 	for (unsigned i = 0; i < list->len; i++) {
-		g_autofree char *key = mf_key_pair(MF_KEY_OPEN, ino, g_array_index(list, uint32_t, i));
+		if (g_array_index(list, uint32_t, i) == incarnation)
+			return true;
+	}
+	return false;
+}
+
+void mf_opened_inherit(MfDir *dir, MfDir *from, uint64_t ino)
+{
+	GArray *list = g_hash_table_lookup(from->foreign_open, &ino), *to = g_hash_table_lookup(dir->foreign_open, &ino);
+
+	if (!list || !mf_opened_elsewhere(from, ino))
+		return;
+	if (!to) {
+		to = g_array_new(false, false, sizeof(uint32_t));
+		g_hash_table_insert(dir->foreign_open, g_memdup2(&ino, sizeof(ino)), to);
+	}
+	for (unsigned i = 0; i < list->len; i++) {
+		uint32_t incarnation = g_array_index(list, uint32_t, i);
+		g_autofree char *key = mf_key_pair(MF_KEY_OPEN, ino, incarnation);
+		if (contains(to, incarnation))
+			continue;
+		g_array_append_val(to, incarnation);
 		mf_dir_set_value(dir, dir->shards->pdata[0], key, g_byte_array_append(g_byte_array_new(), (const guint8 *)"1", 1));
 	}
-	g_hash_table_insert(dir->foreign_open, g_memdup2(&ino, sizeof(ino)), g_array_copy(list));
+}
+
+void mf_opened_moved(MfDir *from, MfDir *to, const MfInode *inode)
+{
+	mf_opened_inherit(to, from, inode->ino);
+	/* Of a message others may be left here. */
+	GArray *list = inode->kind == MF_KIND_FILE ? g_hash_table_lookup(from->foreign_open, &inode->ino) : NULL;
+	for (unsigned i = 0; list && i < list->len; i++) {
+		g_autofree char *key = mf_key_pair(MF_KEY_OPEN, inode->ino, g_array_index(list, uint32_t, i));
+		drop_record(from, key);
+	}
+	if (list)
+		g_hash_table_remove(from->foreign_open, &inode->ino);
 }
 
 void mf_opened_closed(MfFs *fs, MfInode *inode)
@@ -126,13 +154,15 @@ void mf_opened_closed(MfFs *fs, MfInode *inode)
 		mf_notice_send(fs, dir->passed_to, MF_NOTICE_CLOSED, dir->inode->ino, inode->ino);
 }
 
-void mf_opened_closed_elsewhere(MfDir *dir, uint64_t ino, uint32_t incarnation)
+bool mf_opened_closed_elsewhere(MfDir *dir, uint64_t ino, uint32_t incarnation)
 {
 	GArray *list = g_hash_table_lookup(dir->foreign_open, &ino);
 
 	/* What is given up changes no more: who takes it reads the records again. */
-	if (dir->lease.mode != MF_LEASE_EXCLUSIVE || dir->draining || !list)
-		return;
+	if (dir->lease.mode != MF_LEASE_EXCLUSIVE || dir->draining)
+		return true;
+	if (!list)
+		return false;
 	for (unsigned i = 0; i < list->len; i++) {
 		if (g_array_index(list, uint32_t, i) != incarnation)
 			continue;
@@ -142,6 +172,7 @@ void mf_opened_closed_elsewhere(MfDir *dir, uint64_t ino, uint32_t incarnation)
 			g_hash_table_remove(dir->foreign_open, &ino);
 		drop_record(dir, key);
 		mf_reaper_released(dir, ino);
-		return;
+		return true;
 	}
+	return false;
 }

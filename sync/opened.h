@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* sync/opened.h - files that a node has open in a directory whose lease it gave up.
+/* sync/opened.h - files that a node has in use in a directory whose lease it gave up.
  *
- * Model:   with the lease goes a record o/<inode>.<incarnation> for each file of the directory that is open here. Whoever
+ * Model:   with the lease goes a record o/<inode>.<incarnation> for each file of the directory that is open here, or that
+ *          has a name in tmp beside the one that all nodes know (mf_inode_is_held()). Whoever
  *          deletes the last name of such a file leaves its bytes, and the to-delete record, until these are gone, or the
  *          incarnation is.
  * Threads: fs->lock held.
@@ -20,6 +21,9 @@ void mf_opened_clear(MfDir *dir);
 bool mf_opened_elsewhere(MfDir *dir, uint64_t ino);
 /* @child is removed; what is to be deleted of it is a matter of @dir now, and who has it open as well. */
 void mf_opened_inherit(MfDir *dir, MfDir *child, uint64_t ino);
+/* A name of @inode went from here to there, both exclusively held. */
+void mf_opened_moved(MfDir *from, MfDir *to, const MfInode *inode);
 /* The last descriptor on this node is closed. */
 void mf_opened_closed(MfFs *fs, MfInode *inode);
-void mf_opened_closed_elsewhere(MfDir *dir, uint64_t ino, uint32_t incarnation);
+/* False: there is no record of it here. */
+bool mf_opened_closed_elsewhere(MfDir *dir, uint64_t ino, uint32_t incarnation);

@@ -253,20 +253,10 @@ static void start(MfFs *fs, const struct mf_reap_record *rec, MfShard *shard)
 	mf_fs_reap(fs, run, job);
 }
 
-/* Bytes that somebody can still reach: through a descriptor, or a name in tmp that holds no reference of its own. */
-static bool is_held(const MfInode *inode)
-{
-	bool held = inode->opens > 0;
-
-	for (const MfDentry *name = inode->names; name; name = name->next_name)
-		held |= name->local && name->tag == 0;
-	return held;
-}
-
-/* The same, through a descriptor on any node. */
+/* Somebody on any node can reach its bytes. */
 static bool is_in_use(MfDir *dir, const MfInode *inode, uint64_t ino)
 {
-	return (inode && is_held(inode)) || mf_opened_elsewhere(dir, ino);
+	return (inode && mf_inode_is_held(inode)) || mf_opened_elsewhere(dir, ino);
 }
 
 static bool may_be_stored(const MfInode *inode)
@@ -315,7 +305,7 @@ void mf_reaper_unlinked(MfShard *shard, const char *name_key, MfInode *inode, ui
 	if (!on_disk) {
 		/* No commit ever named it; a crash leaves it to the sweep of unnamed numbers. While it is open it may yet
 		 * be stored. */
-		if (!last || (!is_held(inode) && !may_be_stored(inode)))
+		if (!last || (!mf_inode_is_held(inode) && !may_be_stored(inode)))
 			return;
 	}
 	if (inode->kind == MF_KIND_DIR)
@@ -328,7 +318,7 @@ void mf_reaper_unlinked(MfShard *shard, const char *name_key, MfInode *inode, ui
 		if (mf_reap_encode(&rec, &bytes) == 0)
 			mf_dir_set_value(shard->dir, shard, key, g_steal_pointer(&bytes));
 	}
-	if (is_held(inode)) {
+	if (mf_inode_is_held(inode)) {
 		if (!inode->reaps)
 			inode->reaps = g_array_new(false, false, sizeof(struct mf_reap));
 		struct mf_reap reap = { rec, on_disk ? shard->dir->inode->ino : 0 };
@@ -356,7 +346,7 @@ void mf_reaper_inherit(MfShard *shard, const char *name_key, MfDir *child, bool 
 			if (!g_str_has_prefix(key, MF_KEY_REAP) || mf_reap_decode(bytes->data, bytes->len, &rec) < 0)
 				continue;
 			MfInode *inode = mf_inode_find(fs, rec.ino);
-			bool held = inode && inode->reaps && is_held(inode);
+			bool held = inode && inode->reaps && mf_inode_is_held(inode);
 			for (unsigned n = 0; held && n < inode->reaps->len; n++) {
 				struct mf_reap *reap = &g_array_index(inode->reaps, struct mf_reap, n);
 				if (reap->dir == child->inode->ino)
@@ -383,7 +373,7 @@ void mf_reaper_committed(MfShard *shard, const char *key)
 	if (!value || mf_reap_decode(value->data, value->len, &rec) < 0)
 		return;
 	MfInode *inode = mf_inode_find(fs, rec.ino);
-	if (inode && inode->reaps && is_held(inode))
+	if (inode && inode->reaps && mf_inode_is_held(inode))
 		return; /* mf_reaper_closed() comes back to it */
 	if (mf_opened_elsewhere(shard->dir, rec.ino))
 		return; /* ... or mf_reaper_released() */
@@ -394,7 +384,7 @@ void mf_reaper_closed(MfFs *fs, MfInode *inode)
 {
 	g_autoptr(GArray) reaps = NULL;
 
-	if (!inode->reaps || is_held(inode))
+	if (!inode->reaps || mf_inode_is_held(inode))
 		return;
 	reaps = g_steal_pointer(&inode->reaps);
 	for (unsigned i = 0; i < reaps->len; i++) {
@@ -456,7 +446,7 @@ void mf_reaper_recover(MfShard *shard, GArray *kvs)
 			g_hash_table_insert(
 				shard->values, g_strdup(kv->key), g_byte_array_append(g_byte_array_new(), data, len));
 		MfInode *inode = mf_inode_find(fs, rec.ino);
-		if (inode && is_held(inode)) {
+		if (inode && mf_inode_is_held(inode)) {
 			if (has_reap(inode, &rec))
 				continue;
 			if (!inode->reaps)

@@ -235,7 +235,10 @@ static int hand_over(MfDir *dir)
 {
 	MfFs *fs = dir->fs;
 
+	/* What is still to be noted is a change like any other: not of a directory that nobody may change any more. */
+	mf_dir_use(dir);
 	mf_dir_queue_shared(dir);
+	mf_dir_unuse(dir);
 	dir->passing = true;
 	MfShard *head = dir->shards->pdata[0];
 	int r = commit_all(dir);
@@ -510,13 +513,14 @@ void mf_recall_listen(const void *data, size_t len, void *arg)
 		fs->members_changed++;
 		g_cond_broadcast(&fs->sweep_cond);
 		break;
-	case MF_NOTICE_CLOSED:
-		if (inode && inode->kind == MF_KIND_DIR && inode->dir)
-			mf_opened_closed_elsewhere(inode->dir, notice.arg, notice.from);
-		/* Of one that was removed the parent has the records. */
-		for (GList *link = fs->dir_lru.head; link && (!inode || inode->removed); link = link->next)
+	case MF_NOTICE_CLOSED: {
+		bool known = inode && inode->kind == MF_KIND_DIR && inode->dir && !inode->removed &&
+			     mf_opened_closed_elsewhere(inode->dir, notice.arg, notice.from);
+		/* Of a removed directory the parent has the records; of a file that was moved, its new directory. */
+		for (GList *link = fs->dir_lru.head; link && !known; link = link->next)
 			mf_opened_closed_elsewhere(link->data, notice.arg, notice.from);
 		break;
+	}
 	default: /* of a newer version: a hint that we do without */
 		break;
 	}

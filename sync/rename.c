@@ -8,8 +8,11 @@
 #include "sync/file.h"
 #include "sync/hold.h"
 #include "sync/inode.h"
+#include "sync/kernel.h"
+#include "sync/locks.h"
 #include "sync/message.h"
 #include "sync/name.h"
+#include "sync/opened.h"
 #include "sync/reaper.h"
 #include "sync/table.h"
 
@@ -169,6 +172,11 @@ static void apply(struct op *op, bool local, uint64_t tag)
 	}
 	if (publish)
 		mf_name_publish(op->fs, inode);
+	/* So does the kernel when it has our answer. */
+	if (op->child[0])
+		mf_kernel_place(op->child[0], op->dst.inode->ino, op->dst_name);
+	if (op->child[1])
+		mf_kernel_place(op->child[1], op->src.inode->ino, op->src_name);
 	mf_inode_unpin(op->fs, inode);
 }
 
@@ -218,6 +226,9 @@ static int rename_one(struct op *op)
 		mf_name_referenced(op->fs, inode, op->dst.dir, true, tag);
 	if (referenced && old_tag != 0)
 		mf_name_referenced(op->fs, inode, op->src.dir, false, old_tag);
+	/* What other nodes removed waits for the name in tmp as well. */
+	if (publish)
+		mf_reaper_closed(op->fs, inode);
 	if (!publish)
 		return 0;
 	MfShard *shard = mf_dir_shard(op->dst.dir, op->dst_key);
@@ -478,6 +489,15 @@ static int raise_epoch(MfDir *from, MfDir *to)
 	return r == -ECANCELED ? -EAGAIN : r;
 }
 
+/* What nodes have of a file goes with it: file locks, and who has it open. */
+static void moved(MfDir *from, MfDir *to, const MfInode *inode)
+{
+	if (from == to || mf_inode_is_dir(inode))
+		return;
+	mf_locks_moved(from, to, inode->ino);
+	mf_opened_moved(from, to, inode);
+}
+
 /* Called with rename_lock: one at a time, so two of them cannot wait for each other's directories. */
 static int rename_two(struct op *op)
 {
@@ -583,6 +603,9 @@ static int rename_two(struct op *op)
 	mf_dir_set_value(op->dst.dir, tail->dst_shard, tail->gain_key,
 		g_byte_array_append(g_byte_array_new(), (const guint8 *)"1", 1));
 	apply(op, false, op->from->tag);
+	moved(op->src.dir, op->dst.dir, inode);
+	if (other)
+		moved(op->dst.dir, op->src.dir, other);
 	r = mf_commit_wait(tail->dst_shard);
 	tail->gained = r == 0;
 	fs->gains_pending += !tail->gained;

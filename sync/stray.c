@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* A file in use here whose last name another node took away: removed, or moved to another directory. */
 #include "sync/dir.h"
+#include "sync/hold.h"
 #include "sync/inode.h"
 
 #include <errno.h>
@@ -41,36 +42,75 @@ static int file_home(MfFs *fs, uint64_t ino, uint64_t *ret_dir)
 	return 0;
 }
 
+/* It lies in another directory now, under another lease. */
+static int follow(MfFs *fs, MfInode *inode, uint64_t home)
+{
+	MfInode *dir_inode = mf_inode_find(fs, home);
+
+	if (dir_inode && (dir_inode->kind != MF_KIND_DIR || dir_inode->removed))
+		return -ESTALE;
+	if (!dir_inode)
+		dir_inode = mf_inode_new(fs, home, MF_KIND_DIR);
+	MfDir *dir = mf_dir_pin(dir_inode->dir ? dir_inode->dir : mf_dir_shell(fs, dir_inode));
+	MfDir *held = inode->held_dir;
+	mf_inode_set_home(inode, dir);
+	inode->held_dir = dir;
+	if (held)
+		mf_dir_unpin(held);
+	return 0;
+}
+
+int mf_inode_follow(MfFs *fs, MfInode *inode)
+{
+	const MfDir *dir = inode->dir;
+	uint64_t home;
+
+	if (!inode->stray || inode->kind != MF_KIND_FILE)
+		return -ESTALE;
+	int r = file_home(fs, inode->ino, &home);
+	if (r < 0)
+		return r == -ENOENT ? -ESTALE : r;
+	/* Found meanwhile, by somebody else. */
+	if (!inode->stray || inode->dir != dir)
+		return 0;
+	return home == dir->inode->ino ? -ESTALE : follow(fs, inode, home);
+}
+
+/* The bytes of a plain file say in which directory it is. */
+static int find_file(MfFs *fs, MfInode *inode, MfDir *dir)
+{
+	int r = mf_inode_follow(fs, inode);
+
+	if (r != -ESTALE || !inode->stray || inode->dir != dir)
+		return r;
+	/* Here, under a name that has not been read; or it is gone. */
+	r = mf_dir_complete(dir);
+	if (r == 0 && inode->stray && inode->dir == dir) {
+		inode->stray = false;
+		inode->removed = true;
+	}
+	return r;
+}
+
 int mf_inode_find_again(MfFs *fs, MfInode *inode)
 {
 	MfDir *dir = inode->dir;
-	uint64_t home;
 
 	if (!inode->stray)
 		return 0;
 	int r = mf_dir_load_records(dir);
-	if (r < 0 || !inode->stray)
+	if (r < 0 || !inode->stray || inode->dir != dir)
 		return r;
 	if (is_to_be_deleted(dir, inode->ino)) {
 		inode->stray = false;
 		inode->removed = true;
 		return 0;
 	}
-	if (inode->kind != MF_KIND_FILE) {
-		/* Its bytes say the rest; a symbolic link without a name is nothing. */
-		if (inode->kind == MF_KIND_SYMLINK)
-			return -ESTALE;
-		inode->stray = inode->attr_loaded = false;
-		return 0;
-	}
-	r = file_home(fs, inode->ino, &home);
-	if (r < 0)
-		return r == -ENOENT ? -ESTALE : r;
-	if (!inode->stray)
-		return 0;
-	if (home != dir->inode->ino)
-		return -ESTALE; /* who comes by its path finds it where it is now */
-	inode->stray = false;
-	inode->removed = true;
+	if (inode->kind == MF_KIND_FILE)
+		return find_file(fs, inode, dir);
+	/* Its bytes say the rest; a symbolic link without a name is nothing. */
+	if (inode->kind == MF_KIND_SYMLINK)
+		return -ESTALE;
+	inode->stray = inode->attr_loaded = false;
 	return 0;
 }

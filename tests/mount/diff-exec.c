@@ -78,6 +78,7 @@ const char *const mf_diff_kind_names[OP_KINDS] = {
 static int fds[NSIDES][NSLOTS + 1]; /* of this process */
 static int agent_sock[NACTORS];	    /* to the helpers */
 static pid_t agent_pid[NACTORS];
+static int first_agent; /* what comes before is this process */
 
 static struct {
 	char what[32];
@@ -552,6 +553,8 @@ static void exec_here(struct world *w, int side, const struct op *op, struct res
 	mf_exec_enter(w, side);
 	mf_nodes_view(w, view);
 	res->have_fd = fd >= 0 && fstat(fd, &res->fd_pre) == 0;
+	if (fd >= 0 && !res->have_fd)
+		snprintf(res->note, sizeof(res->note), "fstat of an open descriptor, before: %s", strerror(errno));
 	umask(op->umask);
 	become(c);
 	res->err = do_op(side, op, fd, res);
@@ -612,7 +615,10 @@ int mf_exec_start(struct world *w)
 {
 	memset(fds, -1, sizeof(fds));
 	w->pid[0] = getpid();
-	for (int i = 1; i < w->actors; i++) {
+	/* Who looks at the trees loses the POSIX locks of what he closes on B. On several nodes he does not on A, where he looked
+	 * on another node: there no actor looks. */
+	first_agent = w->nodes > 1 ? 0 : 1;
+	for (int i = first_agent; i < w->actors; i++) {
 		int sv[2];
 
 		if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, sv) < 0)
@@ -622,7 +628,7 @@ int mf_exec_start(struct world *w)
 			return -errno;
 		if (agent_pid[i] == 0) {
 			close(sv[0]);
-			for (int k = 1; k < i; k++)
+			for (int k = first_agent; k < i; k++)
 				close(agent_sock[k]);
 			agent(w, sv[1]);
 		}
@@ -635,7 +641,7 @@ int mf_exec_start(struct world *w)
 
 void mf_exec_stop(struct world *w)
 {
-	for (int i = 1; i < w->actors; i++) {
+	for (int i = first_agent; i < w->actors; i++) {
 		close(agent_sock[i]);
 		waitpid(agent_pid[i], NULL, 0);
 	}
@@ -652,7 +658,7 @@ void mf_exec_op(struct world *w, int side, const struct op *op, struct result *r
 		struct op op;
 	} q;
 
-	if (op->actor == 0) {
+	if (op->actor < first_agent) {
 		exec_here(w, side, op, ret);
 		return;
 	}

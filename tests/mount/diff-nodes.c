@@ -24,6 +24,8 @@ static int n_tmp_dirs;
 
 static ino_t linked[LINKED]; /* files that have or had a name in a tmp; the oldest go first */
 static unsigned n_linked;
+static ino_t several[LINKED]; /* messages that have or had several names; the oldest go first */
+static unsigned n_several;
 static ino_t removed; /* the tmp that this step removes */
 
 void mf_nodes_set_up(struct world *w)
@@ -146,12 +148,17 @@ int mf_nodes_viewer(struct world *w, const char *path, int other)
 	return owner >= 0 ? owner : other;
 }
 
-static bool was_linked(ino_t ino)
+static bool contains(const ino_t set[LINKED], unsigned n, ino_t ino)
 {
-	for (unsigned i = 0; i < LINKED && i < n_linked; i++)
-		if (linked[i] == ino)
+	for (unsigned i = 0; i < LINKED && i < n; i++)
+		if (set[i] == ino)
 			return true;
 	return false;
+}
+
+static bool was_linked(ino_t ino)
+{
+	return contains(linked, n_linked, ino);
 }
 
 static void forget_linked(ino_t ino)
@@ -174,6 +181,8 @@ void mf_nodes_learn(struct world *w, const struct op *op)
 		forget_dir(removed);
 	if (op->kind != OP_LINK && op->kind != OP_RENAME && op->kind != OP_MKNOD && op->kind != OP_OPEN)
 		return;
+	if (op->kind == OP_LINK && mf_rules_is_message(w, op->path2, &st) && !contains(several, n_several, st.st_ino))
+		several[n_several++ % LINKED] = st.st_ino;
 	for (int i = 0; i < 2; i++, path = op->path) {
 		if (add_owners(w, path, &owner) == 0)
 			continue;
@@ -185,7 +194,8 @@ void mf_nodes_learn(struct world *w, const struct op *op)
 
 bool mf_nodes_differ_in_links(struct world *w, const struct stat *b)
 {
-	return w->nodes > 1 && S_ISREG(b->st_mode) && was_linked(b->st_ino);
+	return w->nodes > 1 && S_ISREG(b->st_mode) &&
+	       (was_linked(b->st_ino) || contains(several, n_several, b->st_ino));
 }
 
 /* One path on all nodes. */

@@ -20,6 +20,9 @@
  *  - a Maildir's tmp shows each node its own names only: what concerns a tmp is done and looked at on one node, another
  *    one for each tmp.
  *  - a name in a tmp counts in st_nlink on its own node, and changes ctime there: both are not compared meanwhile.
+ *  - attributes of a message with several names lie with its bytes, which no lease guards. To write its ctime there with
+ *    each rename, link and unlink would cost more than it is worth; and st_nlink counts the references to the bytes, which
+ *    are put after the commit that drops the name. Neither is compared once there were several names.
  *  - a published message that is renamed into a tmp has left the other nodes: left out.
  *  - l_pid of a lock of another node is any number.
  */
@@ -498,14 +501,14 @@ static bool follow(const char *path, char *ret)
 	return snprintf(ret, PATH_CAP, "%s%s%s", parent, parent[0] ? "/" : "", text) < PATH_CAP;
 }
 
-int mf_rules_tmps(struct world *w, const char *path, ino_t ret[TMPS_MAX])
+/* Those that the last name of @path has to do with, behind the @n in @ret. */
+static int tmps_of_name(const char *path, ino_t ret[TMPS_MAX], int n)
 {
 	char at[PATH_CAP], next[PATH_CAP], real[PATH_MAX];
 	struct place p;
 	struct stat st;
-	int n = 0;
+	int first = n;
 
-	mf_exec_enter(w, SIDE_B);
 	strcpy(at, path);
 	while (n + 2 <= TMPS_MAX) {
 		locate(at, &p);
@@ -515,11 +518,38 @@ int mf_rules_tmps(struct world *w, const char *path, ino_t ret[TMPS_MAX])
 			space_of_dir(real) == SPACE_TMP)
 			ret[n++] = st.st_ino;
 		/* where it leads need not be there: open makes it */
-		if (n > 0 || !p.exists || !S_ISLNK(p.st.st_mode) || !follow(at, next) || !strcmp(at, next))
+		if (n > first || !p.exists || !S_ISLNK(p.st.st_mode) || !follow(at, next) || !strcmp(at, next))
 			break;
 		strcpy(at, next);
 	}
 	return n;
+}
+
+int mf_rules_tmps(struct world *w, const char *path, ino_t ret[TMPS_MAX])
+{
+	char part[PATH_CAP];
+	int n;
+
+	mf_exec_enter(w, SIDE_B);
+	n = tmps_of_name(path, ret, 0);
+	/* what is on the way counts, too: a file in a tmp is no directory to who knows it, and nothing to the others */
+	strcpy(part, path);
+	for (char *slash = part + 1; part[0] && (slash = strchr(slash, '/')); slash++) {
+		*slash = 0;
+		n = tmps_of_name(part, ret, n);
+		*slash = '/';
+	}
+	return n;
+}
+
+bool mf_rules_is_message(struct world *w, const char *path, struct stat *ret_st)
+{
+	struct place p;
+
+	mf_exec_enter(w, SIDE_B);
+	locate(path, &p);
+	*ret_st = p.st;
+	return p.known && p.exists && p.space != SPACE_PLAIN && S_ISREG(p.st.st_mode);
 }
 
 static int drop_volatile(const char *path, const struct stat *st, int flag, struct FTW *ftw)

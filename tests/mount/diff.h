@@ -186,8 +186,9 @@ void mf_rules_undo(struct world *w, const struct op *dry);
 void mf_rules_learn(struct world *w, const struct op *op); /* after a success on both; an open: only if it created */
 
 /* The tmp directories of Maildirs, by their inodes of B, that @path is or lies in, followed or not; how many. */
-enum { TMPS_MAX = 4 };
+enum { TMPS_MAX = 8 };
 int mf_rules_tmps(struct world *w, const char *path, ino_t ret[TMPS_MAX]);
+bool mf_rules_is_message(struct world *w, const char *path, struct stat *ret_st);
 
 /* What lies in the tmp directories of Maildirs and nowhere else does not outlive the mount: off B with it. */
 void mf_rules_drop_volatile(struct world *w);
@@ -202,7 +203,8 @@ bool mf_nodes_choose(struct world *w, struct op *op);
 /* The one node that may look at @path, or @other. */
 int mf_nodes_viewer(struct world *w, const char *path, int other);
 void mf_nodes_learn(struct world *w, const struct op *op); /* after a success on both */
-/* Its nlink and ctime are not the same on all nodes now: it has or had a name in a tmp. */
+/* Its nlink and ctime are not the same on all nodes now: it has or had a name in a tmp, or is a message that has or had
+ * several names. */
 bool mf_nodes_differ_in_links(struct world *w, const struct stat *b);
 /* All nodes show the same inodes. */
 bool mf_nodes_compare(struct world *w, const struct touched *t);

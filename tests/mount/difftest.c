@@ -145,7 +145,9 @@ static bool compare_times(struct world *w, const struct op *op, const char *what
 	if (m[0] != m[1] && !(is_utimens && explicit && mf_ts_equal(post[0].st_mtim, post[1].st_mtim)))
 		ok = mf_state_differs(w, "%s: mtime %s in A, %s in B", what, m[0] ? "changed" : "unchanged",
 			m[1] ? "changed" : "unchanged");
-	if (c[0] != c[1] && !mf_nodes_differ_in_links(w, &post[1]))
+	if (mf_nodes_differ_in_links(w, &post[1]))
+		c[0] = c[1] = false;
+	if (c[0] != c[1])
 		ok = mf_state_differs(w, "%s: ctime %s in A, %s in B", what, c[0] ? "changed" : "unchanged",
 			c[1] ? "changed" : "unchanged");
 	if (m[0] && !explicit && !in_window(post[0].st_mtim, window))

@@ -13,7 +13,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-enum { WORKERS = 4, MOVES = 60, DEPTH = 6 };
+enum { WORKERS = 4, MOVES = 60, DEPTH = 6, TURNS = 40 };
 
 static bool is_gone(int node, const char *name)
 {
@@ -54,6 +54,74 @@ static void test_working_directory(int a, int b)
 	close(fd);
 	mf_node_enter(a);
 	mf_tap_remove(mf_node_path(b, "parent"));
+}
+
+/* Each moves the directory on, from where the other has taken it. */
+static void test_turns(int a, int b)
+{
+	char from[16], to[16];
+	struct stat st;
+	int bad = 0, at = 0;
+
+	for (int i = 0; i < 3; i++) {
+		sprintf(to, "t%d", i);
+		bad += mkdirat(mf_node_fd(a), to, 0700) < 0;
+	}
+	bad += mkdirat(mf_node_fd(a), "t0/d", 0700) < 0 || mf_node_put(a, "t0/d/file", "x") < 0;
+	for (int i = 0; i < TURNS; i++) {
+		int mover = i % 2 ? a : b, other = i % 2 ? b : a;
+
+		sprintf(from, "t%d/d", at);
+		/* also back to where the mover has seen it last */
+		at = (at + (i / 6 % 2 ? 1 : 2)) % 3;
+		sprintf(to, "t%d/d", at);
+		bad += fstatat(mf_node_fd(other), from, &st, 0) < 0;
+		if (renameat(mf_node_fd(mover), from, mf_node_fd(mover), to) < 0) {
+			bad++;
+			mf_tap_note("turn %d: rename %s %s: %s", i, from, to, strerror(errno));
+			break;
+		}
+	}
+	sprintf(to, "t%d/d/file", at);
+	bad += faccessat(mf_node_fd(a), to, F_OK, 0) < 0 || faccessat(mf_node_fd(b), to, F_OK, 0) < 0;
+	mf_tap_ok(bad == 0, "nodes %d and %d move a directory in turn", a, b);
+	for (int i = 0; i < 3; i++) {
+		sprintf(to, "t%d", i);
+		mf_tap_remove(mf_node_path(a, "%s", to));
+	}
+}
+
+static bool reads(int fd, const char *text)
+{
+	char got[32] = { 0 };
+	struct stat st;
+
+	return fstat(fd, &st) == 0 && st.st_size == (off_t)strlen(text) && pread(fd, got, sizeof(got) - 1, 0) >= 0 &&
+	       !strcmp(got, text);
+}
+
+/* What is open on one node, and locked, while another moves it elsewhere and removes it there. */
+static void test_open_file(int a, int b)
+{
+	char text[32];
+	int fd, other;
+	bool ok = mkdirat(mf_node_fd(a), "one", 0700) == 0 && mkdirat(mf_node_fd(a), "two", 0700) == 0;
+
+	fd = openat(mf_node_fd(a), "one/f", O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+	ok = ok && fd >= 0 && write(fd, "text", 4) == 4 && lockf(fd, F_LOCK, 0) == 0;
+	ok = ok && renameat(mf_node_fd(b), "one/f", mf_node_fd(b), "two/g") == 0 &&
+	     unlinkat(mf_node_fd(b), "one", AT_REMOVEDIR) == 0;
+	mf_tap_ok(ok, "node %d moves a file that node %d has open, and removes where it was", b, a);
+	ok = reads(fd, "text") && write(fd, ", more", 6) == 6 && mf_node_get(b, "two/g", text, sizeof(text)) == 0 &&
+	     !strcmp(text, "text, more");
+	mf_tap_ok(ok, "who has it open reads and writes on");
+	other = openat(mf_node_fd(b), "two/g", O_RDWR | O_CLOEXEC);
+	ok = other >= 0 && lockf(other, F_TLOCK, 0) < 0 && (errno == EAGAIN || errno == EACCES);
+	mf_tap_ok(ok, "its lock went along");
+	ok = unlinkat(mf_node_fd(b), "two/g", 0) == 0 && pwrite(other, "T", 1, 0) == 1 && close(other) == 0;
+	mf_tap_ok(ok && is_gone(a, "two/g") && reads(fd, "Text, more"), "removed there, its bytes stay");
+	close(fd);
+	mf_tap_ok(unlinkat(mf_node_fd(a), "two", AT_REMOVEDIR) == 0, "and go with it");
 }
 
 /* The old name is another directory soon after. */
@@ -191,6 +259,9 @@ int main(int argc, char **argv)
 	last = mf_nodes_count() - 1;
 	test_working_directory(0, last);
 	test_working_directory(last, 0);
+	test_turns(0, last);
+	test_open_file(0, last);
+	test_open_file(last, 0);
 	test_exchanged(0, last);
 	test_maildir(0, last);
 	test_loop();

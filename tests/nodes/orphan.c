@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -73,6 +74,7 @@ static void test_file(int a, int b)
 	ok = pwrite(fd, "after!", 6, 0) == 6 && pwrite(fd, "far", 3, 3 << 20) == 3;
 	mf_tap_ok(ok && pread(other, text, 6, 0) == 6 && !strcmp(text, "after!"), "and writes, as node %d sees", b);
 	mf_tap_ok(fstat(other, &st) == 0 && st.st_size == (3 << 20) + 3 && st.st_nlink == 0, "size and nlink too");
+	mf_tap_ok(fchmod(fd, 0640) == 0 && fstat(other, &st) == 0 && (st.st_mode & 07777) == 0640, "and its mode");
 	mf_tap_ok(mf_node_put(b, "plain", "another") == 0 && pread(fd, text, 6, 0) == 6 && !strcmp(text, "after!"),
 		"a new file of that name is another one");
 	close(fd);
@@ -120,10 +122,30 @@ static void test_directory(int a, int b)
 	ok = ok && unlinkat(mf_node_fd(b), "G", AT_REMOVEDIR) == 0;
 	mf_tap_ok(ok && mf_pattern_verify_fd(fd, SMALL, 1) == 0, "a message whose whole folder was removed on node %d",
 		b);
+	mf_tap_ok(flock(fd, LOCK_SH | LOCK_NB) == 0, "it can be locked");
 	mf_tap_ok(openat(dir, "x", O_WRONLY | O_CREAT, 0600) < 0 && errno == ENOENT,
 		"nothing can be made in the removed folder that is open on node %d", a);
 	close(fd);
 	close(dir);
+}
+
+/* Directories that are open, looked at first by fstat. */
+static void test_open_directory(int a, int b)
+{
+	struct stat st;
+	int outer, inner;
+	bool ok = mkdirat(mf_node_fd(b), "H", 0700) == 0 && mkdirat(mf_node_fd(b), "H/cur", 0700) == 0 &&
+		  mkdirat(mf_node_fd(b), "I", 0700) == 0;
+
+	inner = openat(mf_node_fd(a), "H/cur", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	outer = openat(mf_node_fd(a), "I", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	ok = ok && inner >= 0 && outer >= 0 && unlinkat(mf_node_fd(b), "H/cur", AT_REMOVEDIR) == 0 &&
+	     unlinkat(mf_node_fd(b), "H", AT_REMOVEDIR) == 0 && unlinkat(mf_node_fd(b), "I", AT_REMOVEDIR) == 0;
+	ok = ok && fstat(inner, &st) == 0 && st.st_nlink == 0 && fstat(outer, &st) == 0 && st.st_nlink == 0;
+	mf_tap_ok(ok, "directories open on node %d, removed on node %d: nlink 0", a, b);
+	mf_tap_ok(flock(outer, LOCK_EX | LOCK_NB) == 0 && flock(outer, LOCK_UN) == 0, "and can be locked");
+	close(inner);
+	close(outer);
 }
 
 int main(int argc, char **argv)
@@ -142,6 +164,7 @@ int main(int argc, char **argv)
 		test_replaced(a, b);
 		test_file(a, b);
 		test_directory(a, b);
+		test_open_directory(a, b);
 	}
 	test_many();
 	return mf_tap_done();

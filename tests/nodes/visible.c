@@ -126,6 +126,47 @@ static bool expunge(void)
 	       gone(name);
 }
 
+/* Made where everybody looks, and seen as it is while it is open, and after. */
+static bool message_written_in_place(void)
+{
+	char name[64], text[32];
+	int fd;
+	bool ok;
+
+	sprintf(name, "M/cur/w%d:2,", number);
+	warm(name);
+	fd = openat(mf_node_fd(A), name, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+	ok = fd >= 0 && there(name) && stat_on(B, name).st_size == 0;
+	ok = ok && write(fd, "first", 5) == 5 && stat_on(B, name).st_size == 5 &&
+	     mf_node_get(B, name, text, sizeof(text)) == 0 && !strcmp(text, "first");
+	ok = ok && write(fd, " and more", 9) == 9 && mf_node_get(B, name, text, sizeof(text)) == 0 &&
+	     !strcmp(text, "first and more") && stat_on(B, name).st_size == 14;
+	ok = ok && ftruncate(fd, 3) == 0 && stat_on(B, name).st_size == 3 &&
+	     mf_node_get(B, name, text, sizeof(text)) == 0 && !strcmp(text, "fir");
+	ok = ok && pwrite(fd, "2nd", 3, 0) == 3;
+	close(fd);
+	return ok && mf_node_get(B, name, text, sizeof(text)) == 0 && !strcmp(text, "2nd") &&
+	       unlinkat(mf_node_fd(B), name, 0) == 0;
+}
+
+/* Who links out of tmp has the bytes until that name goes, too. */
+static bool name_in_tmp(void)
+{
+	char tmp[64], name[64], text[32];
+	bool ok;
+
+	sprintf(tmp, "M/tmp/t%d", number);
+	sprintf(name, "M/new/t%d", number);
+	ok = mf_node_put(A, tmp, "text") == 0 && linkat(mf_node_fd(A), tmp, mf_node_fd(A), name, 0) == 0 &&
+	     mf_node_get(B, name, text, sizeof(text)) == 0 && unlinkat(mf_node_fd(B), name, 0) == 0;
+	ok = ok && gone(name) && mf_node_put(B, "other", "x") == 0;
+	memset(text, 0, sizeof(text));
+	ok = ok && stat_on(A, tmp).st_nlink == 1 && mf_node_get(A, tmp, text, sizeof(text)) == 0 && !strcmp(text, "text");
+	return ok && renameat(mf_node_fd(A), tmp, mf_node_fd(A), name) == 0 &&
+	       mf_node_get(B, name, text, sizeof(text)) == 0 && !strcmp(text, "text") &&
+	       unlinkat(mf_node_fd(B), name, 0) == 0;
+}
+
 static bool file_made_and_removed(void)
 {
 	char name[32], text[32];
@@ -297,6 +338,8 @@ static const struct {
 	{ "a rename out of tmp without any fsync", rename_without_fsync },
 	{ "a change of flags", flag_change },
 	{ "an expunged message", expunge },
+	{ "a message written in cur", message_written_in_place },
+	{ "a message that was removed, its name in tmp not", name_in_tmp },
 	{ "a plain file made, replaced and removed", file_made_and_removed },
 	{ "writes through files that stay open", write_through_open_files },
 	{ "mkdir and rmdir", directory_made_and_removed },
