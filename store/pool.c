@@ -16,10 +16,13 @@ struct client {
 	rados_t cluster;
 	rados_ioctx_t io[2];
 	char *addrs;
+	unsigned users; /* operations under way; protected by the pool's lock */
 };
 
 struct MfPool {
-	struct client *_Atomic client;
+	GMutex lock;
+	GCond idle;
+	struct client *client;
 	struct client *former; /* a blocklisted one: what was under way on it ends by itself */
 	const struct mf_conf *conf;
 	char *pool_name[2];
@@ -84,7 +87,7 @@ struct MfRop {
 };
 
 struct MfWatch {
-	MfPool *pool;
+	struct client *client; /* ends before its client is replaced a second time */
 	char *oid;
 	uint64_t cookie;
 	mf_watch_func func;
@@ -187,6 +190,23 @@ out:
 	return r;
 }
 
+/* The client of an operation from here on, whatever is connected meanwhile. */
+static struct client *enter(MfPool *pool)
+{
+	g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&pool->lock);
+
+	pool->client->users++;
+	return pool->client;
+}
+
+static void leave(MfPool *pool, struct client *client)
+{
+	g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&pool->lock);
+
+	if (--client->users == 0)
+		g_cond_broadcast(&pool->idle);
+}
+
 int mf_pool_open(const struct mf_conf *conf, MfPool **ret_pool, char **ret_error)
 {
 	struct client *client;
@@ -195,6 +215,8 @@ int mf_pool_open(const struct mf_conf *conf, MfPool **ret_pool, char **ret_error
 	if (r < 0)
 		return r;
 	MfPool *pool = g_new0(MfPool, 1);
+	g_mutex_init(&pool->lock);
+	g_cond_init(&pool->idle);
 	pool->client = client;
 	pool->conf = conf;
 	pool->pool_name[MF_POOL_META] = g_strdup(conf->meta_pool);
@@ -210,9 +232,14 @@ int mf_pool_reconnect(MfPool *pool, char **ret_error)
 
 	if (r < 0)
 		return r;
-	client_free(pool->former);
+	g_mutex_lock(&pool->lock);
+	while (pool->former && pool->former->users > 0)
+		g_cond_wait(&pool->idle, &pool->lock);
+	struct client *old = pool->former;
 	pool->former = pool->client;
 	pool->client = client;
+	g_mutex_unlock(&pool->lock);
+	client_free(old);
 	return 0;
 }
 
@@ -224,6 +251,8 @@ MfPool *mf_pool_close(MfPool *pool)
 	client_free(pool->client);
 	g_free(pool->pool_name[MF_POOL_META]);
 	g_free(pool->pool_name[MF_POOL_DATA]);
+	g_cond_clear(&pool->idle);
+	g_mutex_clear(&pool->lock);
 	g_free(pool);
 	return NULL;
 }
@@ -445,12 +474,16 @@ int mf_pool_write(MfPool *pool, enum mf_pool_which which, const char *oid, MfWop
 	if (fault == MF_FAULT_NOSPC && !wop->full_force)
 		return -ENOSPC;
 	rados_write_op_t op = wop_build(pool, wop);
-	int r = rados_write_op_operate2(op, pool->client->io[which], oid, NULL, wop_flags(wop));
+	struct client *client = enter(pool);
+	int r = rados_write_op_operate2(op, client->io[which], oid, NULL, wop_flags(wop));
+	leave(pool, client);
 	rados_release_write_op(op);
 	return mf_fault_result(fault, write_result(r));
 }
 
 struct async_write {
+	MfPool *pool;
+	struct client *client;
 	mf_pool_done done;
 	void *arg;
 	enum mf_fault_what fault;
@@ -463,6 +496,7 @@ static void async_write_done(rados_completion_t completion, void *arg)
 
 	aw->done(r, aw->arg);
 	rados_aio_release(completion);
+	leave(aw->pool, aw->client);
 	g_free(aw);
 }
 
@@ -472,7 +506,7 @@ void mf_pool_write_async(
 	struct async_write *aw = g_new(struct async_write, 1);
 	rados_completion_t completion;
 
-	*aw = (struct async_write){ done, arg, mf_fault_next(oid) };
+	*aw = (struct async_write){ .pool = pool, .done = done, .arg = arg, .fault = mf_fault_next(oid) };
 	if (aw->fault == MF_FAULT_NOSPC && !wop->full_force) {
 		done(-ENOSPC, arg);
 		g_free(aw);
@@ -481,9 +515,11 @@ void mf_pool_write_async(
 	int r = rados_aio_create_completion2(aw, async_write_done, &completion);
 	g_assert(r == 0);
 	rados_write_op_t op = wop_build(pool, wop);
-	r = rados_aio_write_op_operate(op, pool->client->io[which], completion, oid, NULL, wop_flags(wop));
+	aw->client = enter(pool);
+	r = rados_aio_write_op_operate(op, aw->client->io[which], completion, oid, NULL, wop_flags(wop));
 	rados_release_write_op(op);
 	if (r < 0) {
+		leave(pool, aw->client);
 		rados_aio_release(completion);
 		g_free(aw);
 		done(r, arg);
@@ -642,7 +678,9 @@ int mf_pool_read(MfPool *pool, enum mf_pool_which which, const char *oid, MfRop 
 		rados_read_op_exec(op, rop->class_name, rop->method, in, len, &exec_buf, &exec_len, &exec_rval);
 	}
 	atomic_fetch_add(strcmp(oid, MF_OID_MEMBERS) == 0 ? &pool->upkeep : &pool->reads, 1);
-	r = rados_read_op_operate(op, pool->client->io[which], oid, LIBRADOS_OPERATION_NOFLAG);
+	struct client *client = enter(pool);
+	r = rados_read_op_operate(op, client->io[which], oid, LIBRADOS_OPERATION_NOFLAG);
+	leave(pool, client);
 	if (r < 0) {
 		if (xattr_iter)
 			rados_getxattrs_end(xattr_iter);
@@ -738,8 +776,7 @@ static void on_notify(void *arg, uint64_t notify_id, uint64_t handle, uint64_t n
 	gsize answer_len = 0;
 	const void *bytes = answer ? g_bytes_get_data(answer, &answer_len) : NULL;
 
-	rados_notify_ack(
-		watch->pool->client->io[MF_POOL_META], watch->oid, notify_id, handle, bytes, (int)answer_len);
+	rados_notify_ack(watch->client->io[MF_POOL_META], watch->oid, notify_id, handle, bytes, (int)answer_len);
 	if (len > 0)
 		watch->func(data, len, watch->arg);
 }
@@ -754,13 +791,14 @@ int mf_watch_new(MfPool *pool, const char *oid, unsigned timeout_s, mf_watch_fun
 {
 	MfWatch *watch = g_new0(MfWatch, 1);
 
-	watch->pool = pool;
+	watch->client = enter(pool);
 	watch->func = func;
 	watch->answer = answer;
 	watch->arg = arg;
 	watch->oid = g_strdup(oid);
 	int r = rados_watch3(
-		pool->client->io[MF_POOL_META], oid, &watch->cookie, on_notify, on_watch_error, timeout_s, watch);
+		watch->client->io[MF_POOL_META], oid, &watch->cookie, on_notify, on_watch_error, timeout_s, watch);
+	leave(pool, watch->client);
 	if (r < 0) {
 		g_free(watch->oid);
 		g_free(watch);
@@ -774,8 +812,8 @@ MfWatch *mf_watch_free(MfWatch *watch)
 {
 	if (!watch)
 		return NULL;
-	rados_unwatch2(watch->pool->client->io[MF_POOL_META], watch->cookie);
-	rados_watch_flush(watch->pool->client->cluster); /* no callback may find the watch freed */
+	rados_unwatch2(watch->client->io[MF_POOL_META], watch->cookie);
+	rados_watch_flush(watch->client->cluster); /* no callback may find the watch freed */
 	g_free(watch->oid);
 	g_free(watch);
 	return NULL;
@@ -783,7 +821,7 @@ MfWatch *mf_watch_free(MfWatch *watch)
 
 int mf_watch_check(MfWatch *watch)
 {
-	return rados_watch_check(watch->pool->client->io[MF_POOL_META], watch->cookie);
+	return rados_watch_check(watch->client->io[MF_POOL_META], watch->cookie);
 }
 
 /* librados' own result when a watcher stays silent is -ETIMEDOUT, with a reply that tells who. */
@@ -814,6 +852,8 @@ static int count_watchers(
 }
 
 struct send {
+	MfPool *pool;
+	struct client *client;
 	mf_send_done done;
 	void *arg;
 	char *reply;
@@ -830,6 +870,7 @@ static void send_done(rados_completion_t completion, void *arg)
 
 	send->done(r, alive, silent, send->arg);
 	rados_aio_release(send->completion);
+	leave(send->pool, send->client);
 	g_free(send);
 }
 
@@ -847,10 +888,13 @@ void mf_pool_send(
 		g_free(send);
 		return;
 	}
+	send->pool = pool;
+	send->client = enter(pool);
 	/* librados takes whole seconds. */
-	r = rados_aio_notify(pool->client->io[MF_POOL_META], oid, send->completion, data, (int)len, (uint64_t)timeout_s * 1000,
+	r = rados_aio_notify(send->client->io[MF_POOL_META], oid, send->completion, data, (int)len, (uint64_t)timeout_s * 1000,
 		&send->reply, &send->reply_len);
 	if (r < 0) {
+		leave(pool, send->client);
 		rados_aio_release(send->completion);
 		done(r, 0, 0, arg);
 		g_free(send);
@@ -864,7 +908,9 @@ static int ask(MfPool *pool, const char *oid, unsigned timeout_s, GBytes **ret_a
 	size_t len = 0;
 
 	atomic_fetch_add(&pool->upkeep, 1);
-	int r = rados_notify2(pool->client->io[MF_POOL_META], oid, NULL, 0, (uint64_t)timeout_s * 1000, &reply, &len);
+	struct client *client = enter(pool);
+	int r = rados_notify2(client->io[MF_POOL_META], oid, NULL, 0, (uint64_t)timeout_s * 1000, &reply, &len);
+	leave(pool, client);
 	return count_watchers(r, reply, len, ret_answer, ret_alive, ret_silent);
 }
 
@@ -887,14 +933,17 @@ int mf_pool_blocklist(MfPool *pool, const char *addrs, unsigned seconds)
 	/* rados_getaddrs() gives a list "addr/nonce,addr/nonce"; the monitor takes one at a time. */
 	g_auto(GStrv) list = g_strsplit(addrs, ",", -1);
 
-	for (char **addr = list; *addr; addr++) {
-		if (!**addr)
-			continue;
-		int r = rados_blocklist_add(pool->client->cluster, *addr, seconds);
-		if (r < 0)
-			return r;
+	struct client *client = enter(pool);
+	int r = 0;
+
+	for (char **addr = list; *addr && r == 0; addr++) {
+		if (**addr)
+			r = rados_blocklist_add(client->cluster, *addr, seconds);
 	}
-	return rados_wait_for_latest_osdmap(pool->client->cluster);
+	if (r == 0)
+		r = rados_wait_for_latest_osdmap(client->cluster);
+	leave(pool, client);
+	return r;
 }
 
 const char *mf_pool_addrs(MfPool *pool)
@@ -906,7 +955,9 @@ static int mon_command(MfPool *pool, const char *command, json_t **ret_json)
 {
 	char *out = NULL, *status = NULL;
 	size_t out_len = 0, status_len = 0;
-	int r = rados_mon_command(pool->client->cluster, &command, 1, NULL, 0, &out, &out_len, &status, &status_len);
+	struct client *client = enter(pool);
+	int r = rados_mon_command(client->cluster, &command, 1, NULL, 0, &out, &out_len, &status, &status_len);
+	leave(pool, client);
 
 	if (r == 0) {
 		*ret_json = json_loadb(out, out_len, 0, NULL);
@@ -930,7 +981,9 @@ static int pool_stored(MfPool *pool, struct mf_pool_space *space)
 		return r;
 	/* A cluster that has just started does not list its pools yet: then what the cluster as a whole has. */
 	struct rados_cluster_stat_t whole;
-	r = rados_cluster_stat(pool->client->cluster, &whole);
+	struct client *client = enter(pool);
+	r = rados_cluster_stat(client->cluster, &whole);
+	leave(pool, client);
 	if (r == 0) {
 		space->total = whole.kb * 1024;
 		space->free = whole.kb_avail * 1024;

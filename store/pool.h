@@ -35,7 +35,8 @@ enum mf_cmp {
 
 /* Connects within 10 s; @conf must outlive it. On failure *ret_error is one line for the administrator. */
 int mf_pool_open(const struct mf_conf *conf, MfPool **ret_pool, char **ret_error);
-/* A new client of the cluster in the place of one that was blocklisted. What is under way on the old one fails by itself. */
+/* A new client of the cluster in the place of one that was blocklisted. What is under way on the old one fails by itself; the
+ * one before that is waited for and goes. */
 int mf_pool_reconnect(MfPool *pool, char **ret_error);
 MfPool *mf_pool_close(MfPool *pool); /* NULL ok; returns NULL. All operations must have ended. */
 

@@ -1214,6 +1214,9 @@ int mf_pool_reconnect(MfPool *pool, char **ret_error)
 		*ret_error = g_strdup("the line is cut");
 		return r;
 	}
+	/* Each ends by its timeout. */
+	while (pool->former && !g_queue_is_empty(&pool->former->ops))
+		sched_sleep(10 * MS);
 	if (pool->former)
 		disconnect(pool->former);
 	pool->former = pool->client;
