@@ -159,7 +159,7 @@ int mf_lease_pass(MfNode *node, MfWop *wop, const struct mf_lease *lease, uint32
 	return r;
 }
 
-int mf_lease_quit(MfNode *node, MfWop *wop, GBytes *record)
+int mf_lease_quit(MfNode *node, MfWop *wop, GBytes *record, GArray *ret_waiters)
 {
 	uint32_t self = mf_node_incarnation(node);
 	g_autoptr(GArray) holders = list_new();
@@ -184,6 +184,7 @@ int mf_lease_quit(MfNode *node, MfWop *wop, GBytes *record)
 			old.stamp_below,
 			old.serial + 1,
 		};
+		g_array_append_vals(ret_waiters, old.waiters->data, old.waiters->len);
 		compare(wop, record);
 		r = set_lease(wop, &next, holders, old.waiters);
 	}

@@ -44,8 +44,8 @@ int mf_lease_take(
 int mf_lease_pass(MfNode *node, MfWop *wop, const struct mf_lease *lease, uint32_t to, enum mf_lease_mode mode,
 	GArray *waiters, struct mf_lease *ret_lease);
 
-/* Adds to @wop the compare with @record and the same without us. 1: we are not in it. */
-int mf_lease_quit(MfNode *node, MfWop *wop, GBytes *record);
+/* Adds to @wop the compare with @record and the same without us. 1: we are not in it. @ret_waiters: who waits. */
+int mf_lease_quit(MfNode *node, MfWop *wop, GBytes *record, GArray *ret_waiters);
 
 /* Raises the epoch of our exclusive @lease to at least @epoch. */
 int mf_lease_raise(MfNode *node, MfWop *wop, const struct mf_lease *lease, uint64_t epoch, struct mf_lease *ret_lease);

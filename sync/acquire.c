@@ -299,10 +299,7 @@ int mf_acquire(MfDir *dir, enum mf_lease_mode mode, int64_t deadline)
 		if (r == 0) {
 			dir->recovered = true;
 			dir->held_since = dir->used_at = g_get_monotonic_time();
-			for (unsigned i = 0; i < t.waiters->len; i++) {
-				struct mf_waiter waiter = { g_array_index(t.waiters, uint32_t, i), MF_LEASE_EXCLUSIVE };
-				g_array_append_val(dir->waiters, waiter);
-			}
+			mf_recall_queue(dir, t.waiters);
 		} else {
 			dir->lease.mode = MF_LEASE_NONE; /* what RADOS says we hold is found by the next recall */
 			if (r == -ENOENT)

@@ -154,6 +154,7 @@ struct MfDir {
 	bool passed;	     /* ... and has */
 	struct mf_lease after; /* what is ours then */
 	uint32_t passed_to;  /* the incarnation that we gave it to */
+	unsigned n_passed;   /* how many of the waiters know of it by the record */
 	uint32_t suspect;    /* an incarnation that did not answer our recall */
 	uint64_t grants;     /* notices that it may be ours now */
 	int64_t held_since, used_at, contended_at; /* monotonic us */

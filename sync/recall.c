@@ -77,6 +77,37 @@ void mf_notice_send(MfFs *fs, uint32_t to, enum mf_notice_kind kind, uint64_t in
 	notify(fs, to, &(struct mf_notice){ .kind = kind, .from = mf_node_incarnation(fs->node), .ino = ino, .arg = arg });
 }
 
+/* ---- who waits ---- */
+
+/* Each node once, where it came first. */
+static void add_waiter(MfDir *dir, uint32_t incarnation, enum mf_lease_mode mode)
+{
+	if (incarnation == mf_node_incarnation(dir->fs->node))
+		return;
+	for (unsigned i = 0; i < dir->waiters->len; i++) {
+		struct mf_waiter *waiter = &g_array_index(dir->waiters, struct mf_waiter, i);
+		if (waiter->incarnation == incarnation) {
+			waiter->mode = MAX(waiter->mode, mode);
+			return;
+		}
+	}
+	struct mf_waiter waiter = { incarnation, mode };
+	g_array_append_val(dir->waiters, waiter);
+}
+
+void mf_recall_queue(MfDir *dir, const GArray *waiters)
+{
+	g_autoptr(GArray) asked = g_array_copy(dir->waiters);
+
+	g_array_set_size(dir->waiters, 0);
+	for (unsigned i = 0; i < waiters->len; i++)
+		add_waiter(dir, g_array_index(waiters, uint32_t, i), MF_LEASE_EXCLUSIVE);
+	for (unsigned i = 0; i < asked->len; i++) {
+		struct mf_waiter waiter = g_array_index(asked, struct mf_waiter, i);
+		add_waiter(dir, waiter.incarnation, waiter.mode);
+	}
+}
+
 /* ---- giving up ---- */
 
 /* A node in the middle of a burst of operations goes on for a moment: handing over costs as much as several of them. */
@@ -185,6 +216,7 @@ int mf_recall_add_pass(MfDir *dir, MfWop *wop)
 	mf_locks_note(dir, wop);
 	mf_wop_full_force(wop);
 	dir->passed_to = to.incarnation;
+	dir->n_passed = share ? 0 : dir->waiters->len;
 	return mf_lease_pass(dir->fs->node, wop, &dir->lease, to.incarnation,
 		share ? MF_LEASE_SHARED : MF_LEASE_EXCLUSIVE, queue, &dir->after);
 }
@@ -258,10 +290,11 @@ static int hand_over(MfDir *dir)
 		dir->lease = dir->after;
 	else
 		forget_content(dir);
-	/* All who may enter now: with a shared lease every reader, without one (the queue is in the record) the first. */
+	/* All who may enter now: with a shared lease every reader, without one the first. The queue is in the record; who came
+	 * later than that was written has to look there whom to ask. */
 	for (unsigned i = 0; i < dir->waiters->len; i++) {
 		struct mf_waiter waiter = g_array_index(dir->waiters, struct mf_waiter, i);
-		if (share || waiter.incarnation == dir->passed_to)
+		if (waiter.incarnation == dir->passed_to || i >= dir->n_passed)
 			mf_notice_send(fs, waiter.incarnation, MF_NOTICE_GRANT, dir->inode->ino, 0);
 	}
 	g_array_set_size(dir->waiters, 0);
@@ -285,6 +318,7 @@ static bool is_upgraded(MfFs *fs, GBytes *record)
 static int quit(MfDir *dir)
 {
 	MfFs *fs = dir->fs;
+	g_autoptr(GArray) queue = g_array_new(false, false, sizeof(uint32_t));
 	g_autofree char *oid = mf_oid_dir(dir->inode->ino, 0);
 	int r;
 
@@ -306,8 +340,9 @@ static int quit(MfDir *dir)
 		/* Without an upgrade it is what we were given after we had left, or what an upgrade got that did not know it. */
 		if (r == 0 && upgrading && is_upgraded(fs, mf_rop_get_xattr(rop, MF_XATTR_LEASE)))
 			r = -EAGAIN;
+		g_array_set_size(queue, 0);
 		if (r == 0)
-			r = mf_lease_quit(fs->node, wop, mf_rop_get_xattr(rop, MF_XATTR_LEASE));
+			r = mf_lease_quit(fs->node, wop, mf_rop_get_xattr(rop, MF_XATTR_LEASE), queue);
 		if (r != 0)
 			break;
 		g_mutex_lock(&fs->lock);
@@ -324,6 +359,7 @@ static int quit(MfDir *dir)
 		return r;
 	if (!upgrading && dir->lease.mode != MF_LEASE_NONE)
 		forget_content(dir);
+	mf_recall_queue(dir, queue);
 	for (unsigned i = 0; i < dir->waiters->len; i++) {
 		struct mf_waiter waiter = g_array_index(dir->waiters, struct mf_waiter, i);
 		mf_notice_send(fs, waiter.incarnation, MF_NOTICE_GRANT, dir->inode->ino, 0);
@@ -406,28 +442,19 @@ static void yield(MfFs *fs, void *arg)
 	g_mutex_unlock(&fs->lock);
 }
 
-void mf_recall_pending(MfDir *dir)
+static void start_yield(MfDir *dir)
 {
 	/* Fenced: there is nothing to give up, and the end of this life waits for such jobs to end. */
-	if (dir->waiters->len == 0 || dir->yielding || dir->fs->closing || mf_node_is_fenced(dir->fs->node))
+	if (dir->yielding || dir->fs->closing || mf_node_is_fenced(dir->fs->node))
 		return;
 	dir->yielding = true;
 	mf_fs_work(dir->fs, yield, mf_dir_pin(dir));
 }
 
-static void add_waiter(MfDir *dir, uint32_t incarnation, enum mf_lease_mode mode)
+void mf_recall_pending(MfDir *dir)
 {
-	if (incarnation == mf_node_incarnation(dir->fs->node))
-		return;
-	for (unsigned i = 0; i < dir->waiters->len; i++) {
-		struct mf_waiter *waiter = &g_array_index(dir->waiters, struct mf_waiter, i);
-		if (waiter->incarnation == incarnation) {
-			waiter->mode = MAX(waiter->mode, mode);
-			return;
-		}
-	}
-	struct mf_waiter waiter = { incarnation, mode };
-	g_array_append_val(dir->waiters, waiter);
+	if (dir->waiters->len > 0)
+		start_yield(dir);
 }
 
 void mf_recall_by(MfDir *dir, uint32_t incarnation, enum mf_lease_mode mode)
@@ -466,6 +493,19 @@ static void may_be_ours(MfDir *dir)
 	g_cond_broadcast(&dir->cond);
 }
 
+static void granted(MfFs *fs, MfInode *inode, uint64_t ino)
+{
+	if (inode && (inode->kind != MF_KIND_DIR || inode->removed))
+		return;
+	if (!inode)
+		inode = mf_inode_new(fs, ino, MF_KIND_DIR);
+	MfDir *dir = inode->dir ? inode->dir : mf_dir_shell(fs, inode);
+	may_be_ours(dir);
+	/* Served otherwise, or not waiting any more: the others would wait for us. */
+	if (dir->lease.mode == MF_LEASE_NONE && !dir->acquiring)
+		start_yield(dir);
+}
+
 static void recalled(MfFs *fs, const struct mf_notice *notice)
 {
 	MfInode *inode = mf_inode_find(fs, notice->ino);
@@ -502,9 +542,7 @@ void mf_recall_listen(const void *data, size_t len, void *arg)
 		recalled(fs, &notice);
 		break;
 	case MF_NOTICE_GRANT:
-		if (inode && inode->kind == MF_KIND_DIR && inode->dir && !inode->removed) {
-			may_be_ours(inode->dir);
-		}
+		granted(fs, inode, notice.ino);
 		break;
 	case MF_NOTICE_LOCK:
 		mf_locks_granted(fs, notice.arg);

@@ -28,6 +28,7 @@ static const struct {
 };
 
 struct shared {
+	atomic_int steps, stalled;
 	enum race race;
 	int workers;
 	pthread_barrier_t *gate;
@@ -91,6 +92,14 @@ static int attempt(enum race race, int worker)
 	}
 }
 
+/* Who waits for a second was told by nobody that it is his turn, and has asked again. */
+static void note_step(struct shared *s, double since)
+{
+	s->steps++;
+	if (mf_tap_now() - since > 0.9)
+		s->stalled++;
+}
+
 /* The prize as everybody must see it after the race; then the winner takes it away. */
 static void look_and_clean(struct shared *s, int worker, bool won)
 {
@@ -103,6 +112,7 @@ static void look_and_clean(struct shared *s, int worker, bool won)
 	if (there != wanted)
 		s->unseen++;
 	pthread_barrier_wait(s->gate);
+	double since = mf_tap_now();
 	if (won && wanted) {
 		snprintf(taken, sizeof(taken), "%s", name);
 		if ((s->race == RACE_MKDIR ? rmdir(taken) : unlink(taken)) < 0)
@@ -110,6 +120,7 @@ static void look_and_clean(struct shared *s, int worker, bool won)
 	}
 	if (s->race != RACE_CREATE && s->race != RACE_MKDIR && s->race != RACE_UNLINK)
 		unlink(own);
+	note_step(s, since);
 }
 
 static int contest(int worker, void *arg)
@@ -117,11 +128,15 @@ static int contest(int worker, void *arg)
 	struct shared *s = arg;
 
 	for (int round = 0; round < ROUNDS; round++) {
+		double since = mf_tap_now();
 		int err;
 
 		prepare(s, worker, round % s->workers == worker);
+		note_step(s, since);
 		pthread_barrier_wait(s->gate);
+		since = mf_tap_now();
 		err = attempt(s->race, worker);
+		note_step(s, since);
 		if (err == 0) {
 			s->winners[round]++;
 		} else if (err != races[s->race].loser) {
@@ -135,7 +150,7 @@ static int contest(int worker, void *arg)
 	return 0;
 }
 
-static void test_race(enum race race)
+static void test_race(enum race race, int *steps, int *stalled)
 {
 	struct shared *s = mf_nodes_share(sizeof(*s));
 	int none = 0, several = 0, strange = 0, failed;
@@ -159,13 +174,18 @@ static void test_race(enum race race)
 		s->last_strange ? strerror(s->last_strange) : "none", mf_tap_now() - start);
 	mf_tap_ok(s->unseen == 0, "%s: then every process sees what became of it (%d did not)", races[race].what,
 		s->unseen);
+	*steps += s->steps;
+	*stalled += s->stalled;
 }
 
 int main(int argc, char **argv)
 {
+	int steps = 0, stalled = 0;
+
 	mf_nodes_start(argc, argv, "race");
 	mf_tap_ok(mf_maildir_make("M") == 0, "a Maildir");
 	for (enum race race = 0; race < RACES; race++)
-		test_race(race);
+		test_race(race, &steps, &stalled);
+	mf_tap_ok(stalled * 200 <= steps, "of %d steps in all, not one in 200 takes a second (%d)", steps, stalled);
 	return mf_tap_done();
 }

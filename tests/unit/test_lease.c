@@ -452,13 +452,14 @@ START_TEST(sharing)
 	ck_assert_uint_eq(n_busy, 1);
 	g_autoptr(GBytes) record = stored_lease();
 	g_autoptr(MfWop) wop = mf_wop_new();
-	ck_assert_int_eq(mf_lease_quit(&b, wop, record), 0);
+	g_autoptr(GArray) list = g_array_new(false, false, sizeof(uint32_t));
+	ck_assert_int_eq(mf_lease_quit(&b, wop, record, list), 0);
 	ck_assert_int_eq(operate(wop), 0);
 	check_holders(MF_LEASE_SHARED, 1, 5, 0);
 	/* a copy of that which arrives late finds another record */
 	ck_assert_int_eq(operate(wop), -ECANCELED);
 	g_autoptr(GBytes) without = stored_lease();
-	ck_assert_int_eq(mf_lease_quit(&b, wop, without), 1);
+	ck_assert_int_eq(mf_lease_quit(&b, wop, without, list), 1);
 	ck_assert_int_eq(take(&a, &b_lease), 0);
 	ck_assert_uint_gt(b_lease.epoch, a_lease.epoch);
 }
@@ -531,8 +532,8 @@ START_TEST(damaged)
 	ck_assert_int_eq(mf_lease_examine(&node, NULL, MF_LEASE_SHARED, &lease, list, list), -EBADMSG);
 	ck_assert_int_eq(mf_lease_examine(&node, rubbish, MF_LEASE_SHARED, &lease, list, list), -EBADMSG);
 	ck_assert_int_eq(mf_lease_take(&node, wop, rubbish, MF_LEASE_EXCLUSIVE, &lease), -EBADMSG);
-	ck_assert_int_eq(mf_lease_quit(&node, wop, rubbish), -EBADMSG);
-	ck_assert_int_eq(mf_lease_quit(&node, wop, NULL), -EBADMSG);
+	ck_assert_int_eq(mf_lease_quit(&node, wop, rubbish, list), -EBADMSG);
+	ck_assert_int_eq(mf_lease_quit(&node, wop, NULL, list), -EBADMSG);
 	ck_assert_uint_eq(lease.epoch, 99);
 }
 END_TEST
