@@ -243,6 +243,8 @@ static int pass(MfDir *dir)
 	if (r < 0)
 		return r;
 	struct mf_lease ours = dir->lease;
+	/* No commit either, not of times alone: this could not succeed any more, nor fail. */
+	dir->passed = true;
 	g_mutex_unlock(&fs->lock);
 	for (bool unknown = false;;) {
 		r = mf_pool_write(fs->pool, MF_POOL_META, oid, wop);
@@ -259,6 +261,7 @@ static int pass(MfDir *dir)
 		g_usleep(RETRY_US / 10);
 	}
 	g_mutex_lock(&fs->lock);
+	dir->passed = false;
 	return r;
 }
 
@@ -282,8 +285,12 @@ static int hand_over(MfDir *dir)
 	else if (r == 0)
 		r = mf_commit_is_needed(head) ? -EAGAIN : pass(dir);
 	dir->passed = false;
-	if (r < 0)
+	if (r < 0) {
+		g_cond_broadcast(&dir->cond);
+		for (unsigned i = 0; i < dir->shards->len; i++)
+			mf_commit_kick(dir->shards->pdata[i]);
 		return r;
+	}
 	bool share = dir->after.mode == MF_LEASE_SHARED;
 	mf_locks_left(dir);
 	if (share)
