@@ -210,7 +210,9 @@ static int acquire(MfDir *dir, enum mf_lease_mode mode, int64_t deadline, struct
 	/* Whom we gave it to has it still, most likely. */
 	uint32_t last = dir->passed_to;
 	if (last && mf_node_holder(fs->node, last) == MF_HOLDER_LIVE) {
-		g_array_append_val(t->busy, last);
+		/* We wait in its queue already. */
+		if (!dir->queued)
+			g_array_append_val(t->busy, last);
 		r = wait_for_holders(dir, mode, t, dir->grants, since, deadline);
 		if (r < 0)
 			return r;

@@ -4,6 +4,7 @@
 #include "sync/acquire.h"
 #include "sync/dir.h"
 #include "sync/inode.h"
+#include "sync/recall.h"
 
 #include <errno.h>
 
@@ -145,7 +146,8 @@ static int get(MfFs *fs, MfInode *inode, enum mf_lease_mode mode, MfDir **ret_di
 			dir = mf_dir_shell(fs, inode);
 		}
 		struct hold *hold = find(holds, dir);
-		if (enough(dir, mode) && (hold || (!dir->draining && !dir->acquiring))) {
+		bool leaving = dir->draining || mf_recall_is_due(dir);
+		if (enough(dir, mode) && (hold || (!leaving && !dir->acquiring))) {
 			/* It may have been taken over while we waited. */
 			if (mf_node_is_fenced(fs->node))
 				return -ESHUTDOWN;
@@ -157,9 +159,11 @@ static int get(MfFs *fs, MfInode *inode, enum mf_lease_mode mode, MfDir **ret_di
 			return -ESTALE;
 		if (!may_wait(holds, dir, mode))
 			return -ERESTART;
-		if (dir->acquiring || dir->draining) {
+		if (dir->acquiring || leaving) {
 			mf_dir_pin(dir);
+			dir->blocked++;
 			bool ok = g_cond_wait_until(&dir->cond, &fs->lock, deadline);
+			dir->blocked--;
 			mf_dir_unpin(dir);
 			if (!ok)
 				return -ETIMEDOUT;

@@ -149,12 +149,17 @@ struct MfDir {
 	bool upgrading;	     /* ... for more than the shared one that we have */
 	bool yielding;	     /* a job to give it up is queued or runs */
 	bool draining;	     /* ... and waits for the users to leave: nobody enters */
+	bool stuck;	     /* ... and could not: what comes meanwhile is served */
 	GArray *waiters;     /* struct mf_waiter: nodes that want it, first come first served */
 	bool passing;	     /* the next commit of the head may hand it over, too */
 	bool passed;	     /* ... and has */
 	struct mf_lease after; /* what is ours then */
 	uint32_t passed_to;  /* the incarnation that we gave it to */
 	unsigned n_passed;   /* how many of the waiters know of it by the record */
+	bool queued;	     /* ... which names us as well, behind them */
+	bool in_burst;	     /* one operation followed the other when it was to be given up */
+	bool in_need;	     /* ... and at once when it had been given up, the last time */
+	unsigned blocked;    /* operations that wait until somebody here has the lease */
 	uint32_t suspect;    /* an incarnation that did not answer our recall */
 	uint64_t grants;     /* notices that it may be ours now */
 	int64_t held_since, used_at, contended_at; /* monotonic us */

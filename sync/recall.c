@@ -114,16 +114,27 @@ void mf_recall_queue(MfDir *dir, const GArray *waiters)
 static void hold_for_a_while(MfDir *dir)
 {
 	MfFs *fs = dir->fs;
+	int64_t least = MAX(dir->held_since + HOLD_MIN_US, g_get_monotonic_time());
 
 	for (;;) {
 		int64_t now = g_get_monotonic_time();
 		int64_t idle = dir->users > 0 ? now + IDLE_US : dir->used_at + IDLE_US;
 		int64_t until = MIN(dir->held_since + HOLD_MIN_US, idle);
+		/* We may have been woken late. */
+		dir->in_burst = idle > MIN(now, least);
 		/* Who has its lock already waits for nothing else. */
 		if (now >= until || fs->stopping || dir->granted->len > 0)
 			return;
 		g_cond_wait_until(&dir->cond, &fs->lock, until);
 	}
+}
+
+/* The job that gives it up may get the processor late. What the kernel keeps is taken back while we still serve. */
+bool mf_recall_is_due(const MfDir *dir)
+{
+	return dir->yielding && !dir->stuck && dir->waiters->len > 0 && dir->lease.mode == MF_LEASE_EXCLUSIVE && !dir->fs->stopping &&
+	       dir->answering == 0 && !dir->kernel_inos && !dir->kernel_names &&
+	       g_get_monotonic_time() >= dir->held_since + HOLD_MIN_US;
 }
 
 /* It ends by itself, in a fence at the latest. */
@@ -207,11 +218,17 @@ int mf_recall_add_pass(MfDir *dir, MfWop *wop)
 {
 	g_autoptr(GArray) queue = g_array_new(false, false, sizeof(uint32_t));
 	struct mf_waiter to = next_waiter(dir);
+	uint32_t self = mf_node_incarnation(dir->fs->node);
 	bool share = is_to_be_shared(dir, to);
 
 	/* Readers need no queue: they all may enter. */
 	for (unsigned i = 1; i < dir->waiters->len && !share; i++)
 		g_array_append_val(queue, g_array_index(dir->waiters, struct mf_waiter, i).incarnation);
+	/* A notice takes far longer than a burst of operations, the more so when the machine is busy: whoever gets the lease
+	 * would have it until ours arrives. */
+	dir->queued = to.incarnation && !share && !dir->fs->stopping && (dir->in_burst || dir->in_need || dir->blocked > 0);
+	if (dir->queued)
+		g_array_append_val(queue, self);
 	mf_opened_note(dir, wop);
 	mf_locks_note(dir, wop);
 	mf_wop_full_force(wop);
@@ -292,6 +309,7 @@ static int hand_over(MfDir *dir)
 		return r;
 	}
 	bool share = dir->after.mode == MF_LEASE_SHARED;
+	dir->in_need = dir->blocked > 0;
 	mf_locks_left(dir);
 	if (share)
 		dir->lease = dir->after;
@@ -427,8 +445,9 @@ static void yield(MfFs *fs, void *arg)
 		if (r == -ESHUTDOWN)
 			mf_node_fence(fs->node);
 		dir->draining = false;
+		dir->stuck = r < 0 && r != -EAGAIN;
 		g_cond_broadcast(&dir->cond);
-		if (r < 0 && r != -EAGAIN) {
+		if (dir->stuck) {
 			g_mutex_unlock(&fs->lock);
 			g_usleep(RETRY_US);
 			g_mutex_lock(&fs->lock);
@@ -436,8 +455,7 @@ static void yield(MfFs *fs, void *arg)
 	}
 	if (r == 0 && dir->lease.mode != MF_LEASE_EXCLUSIVE)
 		fs->recalls++;
-	dir->yielding = false;
-	dir->draining = false;
+	dir->yielding = dir->draining = dir->stuck = false;
 	g_cond_broadcast(&dir->cond);
 	for (unsigned i = 0; dir->inode->removed && !fs->closing && i < dir->waiters->len; i++)
 		mf_reaper_recalled(fs, dir->inode->ino, g_array_index(dir->waiters, struct mf_waiter, i).incarnation);
@@ -496,6 +514,7 @@ void mf_recall_leave(MfFs *fs)
 static void may_be_ours(MfDir *dir)
 {
 	dir->passed_to = 0;
+	dir->queued = false;
 	dir->grants++;
 	g_cond_broadcast(&dir->cond);
 }

@@ -25,6 +25,8 @@ int mf_recall_add_pass(MfDir *dir, MfWop *wop);
 void mf_recall_leave(MfFs *fs);
 /* Nodes wait for the lease that we have just taken. */
 void mf_recall_pending(MfDir *dir);
+/* Others wait, and we have had it for long enough: nobody enters any more. */
+bool mf_recall_is_due(const MfDir *dir);
 /* @waiters (uint32_t) waited for it before those who have asked us. */
 void mf_recall_queue(MfDir *dir, const GArray *waiters);
 void mf_notice_send(MfFs *fs, uint32_t to, enum mf_notice_kind kind, uint64_t ino, uint64_t arg);
