@@ -209,7 +209,7 @@ static int acquire(MfDir *dir, enum mf_lease_mode mode, int64_t deadline, struct
 
 	/* Whom we gave it to has it still, most likely. */
 	uint32_t last = dir->passed_to;
-	if (last && mf_node_holder(fs->node, last) == MF_HOLDER_LIVE) {
+	if (last && deadline != MF_ACQUIRE_GRANTED && mf_node_holder(fs->node, last) == MF_HOLDER_LIVE) {
 		/* We wait in its queue already. */
 		if (!dir->queued)
 			g_array_append_val(t->busy, last);
@@ -228,7 +228,7 @@ static int acquire(MfDir *dir, enum mf_lease_mode mode, int64_t deadline, struct
 		if (r == 0)
 			return 0;
 		g_clear_pointer(&t->rop, mf_rop_free);
-		if (r == -EAGAIN)
+		if (r == -EAGAIN && deadline != MF_ACQUIRE_GRANTED)
 			r = wait_for_holders(dir, mode, t, grants, since, deadline);
 		else if (r == -EINTR)
 			r = g_get_monotonic_time() < deadline ? 0 : -ETIMEDOUT;

@@ -2,6 +2,7 @@
 #include "sync/recall.h"
 
 #include "store/notice.h"
+#include "sync/acquire.h"
 #include "sync/commit.h"
 #include "sync/dir.h"
 #include "sync/hold.h"
@@ -422,6 +423,13 @@ static void yield(MfFs *fs, void *arg)
 			/* Whoever acquires it goes on with the queue. */
 			r = 0;
 			break;
+		} else if (dir->lease.mode == MF_LEASE_NONE && dir->waiters->len == 0) {
+			/* It may start what the end of this mount waits for. */
+			fs->reaping++;
+			mf_acquire(dir, MF_LEASE_SHARED, MF_ACQUIRE_GRANTED);
+			fs->reaping--;
+			g_cond_broadcast(&fs->reap_cond);
+			break;
 		} else {
 			/* One who upgrades lets go as well, or two of them would wait for each other. */
 			mf_kernel_forget(dir);
@@ -527,7 +535,8 @@ static void granted(MfFs *fs, MfInode *inode, uint64_t ino)
 		inode = mf_inode_new(fs, ino, MF_KIND_DIR);
 	MfDir *dir = inode->dir ? inode->dir : mf_dir_shell(fs, inode);
 	may_be_ours(dir);
-	/* Served otherwise, or not waiting any more: the others would wait for us. */
+	/* Served otherwise, or not waiting any more: those in the queue would wait for us. Or it comes with a file lock, whose
+	 * owner is about to use it, and whose own notice may be lost. */
 	if (dir->lease.mode == MF_LEASE_NONE && !dir->acquiring)
 		start_yield(dir);
 }
