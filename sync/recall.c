@@ -509,7 +509,8 @@ void mf_recall_leave(MfFs *fs)
 	}
 	for (unsigned i = 0; i < dirs->len; i++) {
 		MfDir *dir = dirs->pdata[i];
-		while (dir->yielding)
+		/* A sweep may be about to take it: what is in memory is not yet that of its lease. */
+		while (dir->yielding || dir->acquiring)
 			g_cond_wait(&dir->cond, &fs->lock);
 		int r = -EAGAIN;
 		while (r == -EAGAIN && dir->lease.mode == MF_LEASE_EXCLUSIVE && !mf_node_is_fenced(fs->node))
