@@ -507,9 +507,11 @@ static int try_join(MfNode *node, char **ret_error)
 	if (r < 0)
 		goto out;
 	node->incarnation = inc;
+	/* The OSD counts from when it got the watch, whenever we hear of that. */
+	int64_t asked = boottime_ms();
 	r = watch(node);
 	if (r == 0) {
-		node->confirmed_ms = boottime_ms();
+		node->confirmed_ms = asked;
 		r = mf_members_set(node->pool, &members, inc, &node->self);
 	}
 	if (r < 0)
@@ -655,6 +657,7 @@ static int prove_locked(MfNode *node, int age)
 	/* A watch that is old, but not lost as far as we know, may end before our proof is a second old. The new one comes
 	 * first: without any, who looks for us finds nobody. */
 	MfWatch *old = g_steal_pointer(&node->watch);
+	int64_t asked = boottime_ms();
 	int r = watch(node);
 	if (r < 0 && age >= 0)
 		node->watch = g_steal_pointer(&old);
@@ -665,7 +668,6 @@ static int prove_locked(MfNode *node, int age)
 	}
 	if (r < 0)
 		return -ETIMEDOUT;
-	int64_t asked = boottime_ms();
 	r = mf_members_update(node->pool, node->incarnation, prove_live, NULL);
 	if (r == -ESTALE || r == -ESHUTDOWN) {
 		node->fenced = true;
