@@ -1034,21 +1034,27 @@ void workload_setup(struct node *node)
 	}
 }
 
+#define BURIALS 8 /* at the end */
+
 static GHashTable *alive; /* inode numbers that have a name */
 
 static void collect(struct node *node, uint64_t dir)
 {
 	MfListing *listing;
 	struct mf_listed item;
-	int r = mf_fs_list(node->fs, dir, &listing);
+	int r, tries = 0;
 
+	/* To take the place of one that is dead may take longer than the op_timeout of this run. */
+	while ((r = mf_fs_list(node->fs, dir, &listing)) == -ETIMEDOUT && tries++ < BURIALS)
+		;
 	if (r < 0)
 		sched_fail("listing %lx at the end: %s", (unsigned long)dir, strerror(-r));
 	for (uint64_t i = 0; mf_listing_get(listing, i, &item); i++) {
 		struct mf_stat st;
 		if (strcmp(item.name, ".") == 0 || strcmp(item.name, "..") == 0)
 			continue;
-		r = mf_fs_lookup(node->fs, dir, item.name, &st);
+		while ((r = mf_fs_lookup(node->fs, dir, item.name, &st)) == -ETIMEDOUT && tries++ < BURIALS)
+			;
 		if (r < 0)
 			sched_fail("'%s' is listed and cannot be looked up: %s", item.name, strerror(-r));
 		mf_fs_answered(node->fs, &st);
