@@ -321,7 +321,8 @@ static void look_after_others(MfNode *node)
 		} else if (!away || node->missed != next) {
 			node->missed = away ? next : 0;
 			node->missed_ms = boottime_ms();
-		} else if (boottime_ms() - node->missed_ms > MISSED_MS) {
+		} else if (r == -ENOENT || boottime_ms() - node->missed_ms > MISSED_MS) {
+			/* Without its object it cannot go on; only its last word is missing. */
 			mf_node_bury(node, next, false);
 		}
 	}
@@ -476,7 +477,8 @@ static int drop_node_object(MfNode *node)
 	mf_wop_cmpxattr(wop, MF_XATTR_OWNER, MF_CMP_EQ, node->self.addrs, strlen(node->self.addrs));
 	mf_wop_remove(wop);
 	mf_wop_full_force(wop);
-	return mf_pool_write(node->pool, MF_POOL_META, node->oid, wop);
+	int r = mf_pool_write(node->pool, MF_POOL_META, node->oid, wop);
+	return r == -ENOENT ? 0 : r; /* an earlier copy was done */
 }
 
 static int watch(MfNode *node)
