@@ -460,8 +460,10 @@ int mf_name_check_rmdir(MfDir *dir, MfDentry *dentry)
 	int r = mf_dir_get(fs, inode, MF_LEASE_EXCLUSIVE, &child, &space);
 
 	if (r == 0) {
+		if (inode->kind == MF_KIND_DIR)
+			r = mf_rename_finish_foreign(child);
 		/* Whatever waits makes it necessary to look again. */
-		for (;;) {
+		while (r == 0) {
 			r = mf_dir_complete(child);
 			if (r == 0 && !mf_dir_is_empty(child, space))
 				r = -ENOTEMPTY;
@@ -473,8 +475,6 @@ int mf_name_check_rmdir(MfDir *dir, MfDentry *dentry)
 			else if (has_batch(child))
 				r = wait_batch(fs, child);
 			else
-				break;
-			if (r < 0)
 				break;
 		}
 		mf_dir_put(child);

@@ -22,6 +22,7 @@
 #include <sys/stat.h>
 
 #define RETRY_US G_USEC_PER_SEC
+#define GAINS_MAX 1000u /* left by dead nodes in one object */
 
 struct op {
 	MfFs *fs;
@@ -498,6 +499,13 @@ static void moved(MfDir *from, MfDir *to, const MfInode *inode)
 	mf_opened_moved(from, to, inode);
 }
 
+static GByteArray *marker_from(const MfDir *dir)
+{
+	g_autofree char *text = g_strdup_printf("%016" G_GINT64_MODIFIER "x", dir->inode->ino);
+
+	return g_byte_array_append(g_byte_array_new(), (const guint8 *)text, 16);
+}
+
 /* Called with rename_lock: one at a time, so two of them cannot wait for each other's directories. */
 static int rename_two(struct op *op)
 {
@@ -600,8 +608,7 @@ static int rename_two(struct op *op)
 	mf_dir_use(op->src.dir);
 	mf_dir_use(op->dst.dir);
 	tail->src_shard->blocked = true;
-	mf_dir_set_value(op->dst.dir, tail->dst_shard, tail->gain_key,
-		g_byte_array_append(g_byte_array_new(), (const guint8 *)"1", 1));
+	mf_dir_set_value(op->dst.dir, tail->dst_shard, tail->gain_key, marker_from(op->src.dir));
 	apply(op, false, op->from->tag);
 	moved(op->src.dir, op->dst.dir, inode);
 	if (other)
@@ -679,6 +686,65 @@ int mf_rename_settle(MfDir *dir)
 	}
 	/* Nor may an intent come to light again after its marker is gone. */
 	return has_intent(dir->shards->pdata[0]) ? mf_commit_wait(dir->shards->pdata[0]) : 0;
+}
+
+/* Adds the directories from which names came in here, by renames of dead nodes. Ours are in memory. */
+static int foreign_gains(MfDir *dir, const MfShard *shard, GArray *ret_sources)
+{
+	MfFs *fs = dir->fs;
+	g_autofree char *oid = mf_oid_dir(dir->inode->ino, shard->ref.id);
+	g_autoptr(MfRop) rop = mf_rop_new();
+
+	mf_rop_omap_range(rop, "", MF_KEY_GAIN, GAINS_MAX);
+	g_mutex_unlock(&fs->lock);
+	int r = mf_pool_read(fs->pool, MF_POOL_META, oid, rop);
+	g_mutex_lock(&fs->lock);
+	if (r < 0)
+		return r;
+	GArray *kvs = mf_rop_get_range(rop, 0, NULL);
+	for (unsigned i = 0; i < kvs->len; i++) {
+		const struct mf_kv *kv = &g_array_index(kvs, struct mf_kv, i);
+		g_autofree char *text = g_strndup(g_bytes_get_data(kv->value, NULL), g_bytes_get_size(kv->value));
+		uint64_t source = g_ascii_strtoull(text, NULL, 16);
+		if (!g_hash_table_contains(shard->values, kv->key))
+			g_array_append_val(ret_sources, source);
+	}
+	return 0;
+}
+
+/* Who loads a directory finishes what left it. One that is gone looks for no marker any more. */
+static int finish_source(MfFs *fs, uint64_t ino)
+{
+	MfInode *inode = mf_inode_find(fs, ino);
+	enum mf_space space;
+	MfDir *dir;
+
+	if (inode && (inode->kind != MF_KIND_DIR || inode->removed))
+		return 0;
+	if (!inode)
+		inode = mf_inode_new(fs, ino, MF_KIND_DIR);
+	mf_inode_pin(inode);
+	int r = mf_dir_get(fs, inode, MF_LEASE_SHARED, &dir, &space);
+	if (r == 0) {
+		/* Shared: there was nothing to finish. */
+		if (dir->lease.mode == MF_LEASE_EXCLUSIVE)
+			r = mf_commit_dir(dir);
+		mf_dir_put(dir);
+	}
+	mf_inode_unpin(fs, inode);
+	return r == -ESTALE ? 0 : r;
+}
+
+int mf_rename_finish_foreign(MfDir *dir)
+{
+	g_autoptr(GArray) sources = g_array_new(false, false, sizeof(uint64_t));
+	int r = 0;
+
+	for (unsigned i = 0; dir->created && i < dir->shards->len && r == 0; i++)
+		r = foreign_gains(dir, dir->shards->pdata[i], sources);
+	for (unsigned i = 0; i < sources->len && r == 0; i++)
+		r = finish_source(dir->fs, g_array_index(sources, uint64_t, i));
+	return r;
 }
 
 /* ---- rename(2) ---- */

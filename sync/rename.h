@@ -13,6 +13,9 @@
 int mf_rename_recover(MfDir *dir, GArray *kvs);
 /* Waits until no rename into @dir needs it any more, so that it may be removed. */
 int mf_rename_settle(MfDir *dir);
+/* Renames into @dir, exclusively held, that a dead node has not finished: their sources commit the loss. For when the marker
+ * goes with @dir. May wait. */
+int mf_rename_finish_foreign(MfDir *dir);
 bool mf_rename_is_pending(MfDir *dir);
 /* A rename between two objects, one of which is this directory's, is not over: its names must stay in their objects. */
 bool mf_rename_is_between(MfDir *dir);

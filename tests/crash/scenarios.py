@@ -44,6 +44,12 @@ def across_maildirs():
         write_file("A/tmp/3.a", body("across")), rename("A/tmp/3.a", "B/new/3.a"), sync_dir("B/new")])
 
 
+def to_removed_folder():
+    """The message goes from M to F, which will be removed."""
+    return Scenario("move-to-removed-folder", maildir("F") + maildir("M"), {"M/cur/1.old:2,": body("old")}, [
+        rename("M/cur/1.old:2,", "F/cur/1.old:2,"), sync_dir("F/cur"), sync_dir("M/cur")])
+
+
 def scenarios():
     """By name."""
     old = {"M/cur/1.old:2,": body("old"), "M/cur/2.old:2,S": body("older")}
