@@ -282,10 +282,37 @@ static MfShard *with_batch(MfFs *fs)
 	return NULL;
 }
 
+/* Its job commits, and what is committed is reaped. */
+static MfDir *yielding(MfFs *fs)
+{
+	for (GList *link = fs->dir_lru.head; link; link = link->next) {
+		MfDir *dir = link->data;
+		if (dir->yielding)
+			return dir;
+	}
+	return NULL;
+}
+
+/* What is under way ends by itself, after op_timeout at the latest. */
+static void wait_for_jobs(MfFs *fs)
+{
+	for (;;) {
+		MfShard *shard = with_batch(fs);
+		MfDir *dir = shard ? shard->dir : yielding(fs);
+		if (dir) {
+			mf_dir_pin(dir);
+			g_cond_wait(shard ? &shard->cond : &dir->cond, &fs->lock);
+			mf_dir_unpin(dir);
+		} else if (fs->reaping > 0) {
+			mf_reaper_drain(fs);
+		} else {
+			return;
+		}
+	}
+}
+
 int mf_fs_close(MfFs *fs)
 {
-	MfShard *shard;
-
 	g_mutex_lock(&fs->lock);
 	fs->closing = true;
 	drop_references(fs);
@@ -305,18 +332,9 @@ int mf_fs_close(MfFs *fs)
 	g_thread_join(fs->flusher);
 	g_thread_join(fs->sweeper);
 	g_thread_join(fs->rejoiner);
-	/* Commits whose result is unknown end by themselves after op_timeout; their callbacks need this memory. Jobs may
-	 * start more of them. */
+	/* The callbacks of commits need this memory, and jobs may start more of them. */
 	g_mutex_lock(&fs->lock);
-	while ((shard = with_batch(fs)) || fs->reaping > 0) {
-		if (!shard) {
-			mf_reaper_drain(fs);
-			continue;
-		}
-		MfDir *dir = mf_dir_pin(shard->dir);
-		g_cond_wait(&shard->cond, &fs->lock);
-		mf_dir_unpin(dir);
-	}
+	wait_for_jobs(fs);
 	g_mutex_unlock(&fs->lock);
 	g_thread_pool_free(fs->reapers, false, true);
 	g_thread_pool_free(fs->workers, false, true);
