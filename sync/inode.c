@@ -121,6 +121,15 @@ bool mf_inode_is_dir(const MfInode *inode)
 	return inode->kind == MF_KIND_DIR || inode->kind == MF_KIND_SUBDIR;
 }
 
+MfInode *mf_inode_dir_of(MfFs *fs, uint64_t ino)
+{
+	MfInode *inode = mf_inode_find(fs, ino);
+
+	if (!inode)
+		return mf_inode_new(fs, ino, MF_KIND_DIR);
+	return inode->kind == MF_KIND_DIR && !inode->removed ? inode : NULL;
+}
+
 bool mf_inode_has_local_name(const MfInode *inode)
 {
 	for (const MfDentry *name = inode->names; name; name = name->next_name) {

@@ -19,6 +19,8 @@ int mf_inode_number(MfFs *fs, uint64_t *ret_ino);
 void mf_inode_unnamed(MfFs *fs, MfInode *inode);
 void mf_inode_named(MfFs *fs, MfInode *inode);
 
+/* The directory of that number, whether it is in memory yet or not; NULL: it is none, or removed. */
+MfInode *mf_inode_dir_of(MfFs *fs, uint64_t ino);
 bool mf_inode_is_dir(const MfInode *inode);
 /* Somebody here can reach its bytes whatever names go: through a descriptor, or a name in tmp that holds no reference. */
 bool mf_inode_is_held(const MfInode *inode);

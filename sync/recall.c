@@ -528,12 +528,12 @@ static void may_be_ours(MfDir *dir)
 	g_cond_broadcast(&dir->cond);
 }
 
-static void granted(MfFs *fs, MfInode *inode, uint64_t ino)
+static void granted(MfFs *fs, uint64_t ino)
 {
-	if (inode && (inode->kind != MF_KIND_DIR || inode->removed))
-		return;
+	MfInode *inode = mf_inode_dir_of(fs, ino);
+
 	if (!inode)
-		inode = mf_inode_new(fs, ino, MF_KIND_DIR);
+		return;
 	MfDir *dir = inode->dir ? inode->dir : mf_dir_shell(fs, inode);
 	may_be_ours(dir);
 	/* Served otherwise, or not waiting any more: those in the queue would wait for us. Or it comes with a file lock, whose
@@ -544,14 +544,11 @@ static void granted(MfFs *fs, MfInode *inode, uint64_t ino)
 
 static void recalled(MfFs *fs, const struct mf_notice *notice)
 {
-	MfInode *inode = mf_inode_find(fs, notice->ino);
-
 	if (fs->closing || mf_reaper_recalled(fs, notice->ino, notice->from))
 		return;
-	if (inode && (inode->kind != MF_KIND_DIR || inode->removed))
-		return;
+	MfInode *inode = mf_inode_dir_of(fs, notice->ino);
 	if (!inode)
-		inode = mf_inode_new(fs, notice->ino, MF_KIND_DIR);
+		return;
 	MfDir *dir = inode->dir ? inode->dir : mf_dir_shell(fs, inode);
 	/* They believe that we have it, and may be right. */
 	if (dir->lease.mode == MF_LEASE_NONE)
@@ -578,7 +575,7 @@ void mf_recall_listen(const void *data, size_t len, void *arg)
 		recalled(fs, &notice);
 		break;
 	case MF_NOTICE_GRANT:
-		granted(fs, inode, notice.ino);
+		granted(fs, notice.ino);
 		break;
 	case MF_NOTICE_LOCK:
 		mf_locks_granted(fs, notice.arg);

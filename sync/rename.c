@@ -715,14 +715,12 @@ static int foreign_gains(MfDir *dir, const MfShard *shard, GArray *ret_sources)
 /* Who loads a directory finishes what left it. One that is gone looks for no marker any more. */
 static int finish_source(MfFs *fs, uint64_t ino)
 {
-	MfInode *inode = mf_inode_find(fs, ino);
+	MfInode *inode = mf_inode_dir_of(fs, ino);
 	enum mf_space space;
 	MfDir *dir;
 
-	if (inode && (inode->kind != MF_KIND_DIR || inode->removed))
-		return 0;
 	if (!inode)
-		inode = mf_inode_new(fs, ino, MF_KIND_DIR);
+		return 0;
 	mf_inode_pin(inode);
 	int r = mf_dir_get(fs, inode, MF_LEASE_SHARED, &dir, &space);
 	if (r == 0) {

@@ -45,12 +45,10 @@ static int file_home(MfFs *fs, uint64_t ino, uint64_t *ret_dir)
 /* It lies in another directory now, under another lease. */
 static int follow(MfFs *fs, MfInode *inode, uint64_t home)
 {
-	MfInode *dir_inode = mf_inode_find(fs, home);
+	MfInode *dir_inode = mf_inode_dir_of(fs, home);
 
-	if (dir_inode && (dir_inode->kind != MF_KIND_DIR || dir_inode->removed))
-		return -ESTALE;
 	if (!dir_inode)
-		dir_inode = mf_inode_new(fs, home, MF_KIND_DIR);
+		return -ESTALE;
 	MfDir *dir = mf_dir_pin(dir_inode->dir ? dir_inode->dir : mf_dir_shell(fs, dir_inode));
 	MfDir *held = inode->held_dir;
 	mf_inode_set_home(inode, dir);
