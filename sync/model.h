@@ -221,6 +221,7 @@ struct MfFs {
 	unsigned life; /* how often this node has joined anew */
 	uint64_t members_changed;
 	uint64_t recalls; /* leases given up for others */
+	int64_t handover_us; /* what giving one up takes, on the average */
 	GThreadPool *workers; /* blocking work: prerequisites of commits, reaping */
 	GThreadPool *reapers; /* blocking work that nobody waits for: deleting */
 	unsigned gains_pending; /* renames between two objects that timed out half done */

@@ -15,8 +15,14 @@
 
 #include <errno.h>
 
-#define HOLD_MIN_US 600 /* a node that is busy in it keeps a lease so long at least */
-#define IDLE_US 100	/* no operation for this long: not busy */
+/* A node that is busy in a directory keeps its lease for several times what a hand-over costs, or two that both are would
+ * do little else than hand it over. No operation for a part of that: not busy. */
+#define HOLD_COSTS 4
+#define HOLD_MIN_US 1000
+#define HOLD_MAX_US 20000
+#define IDLE_COSTS 4 /* a fourth */
+#define IDLE_MIN_US 100
+#define IDLE_MAX_US 2000
 #define RETRY_US G_USEC_PER_SEC
 
 /* ---- notices ---- */
@@ -111,16 +117,30 @@ void mf_recall_queue(MfDir *dir, const GArray *waiters)
 
 /* ---- giving up ---- */
 
-/* A node in the middle of a burst of operations goes on for a moment: handing over costs as much as several of them. */
+static int64_t hold_us(const MfFs *fs)
+{
+	return CLAMP(fs->handover_us * HOLD_COSTS, HOLD_MIN_US, HOLD_MAX_US);
+}
+
+/* Since @started, when the directory was let go. */
+static void note_cost(MfFs *fs, int64_t started)
+{
+	int64_t cost = MIN(g_get_monotonic_time() - started, HOLD_MAX_US);
+
+	fs->handover_us += (cost - fs->handover_us) / 8;
+}
+
+/* A node in the middle of a burst of operations goes on for a moment. */
 static void hold_for_a_while(MfDir *dir)
 {
 	MfFs *fs = dir->fs;
-	int64_t least = MAX(dir->held_since + HOLD_MIN_US, g_get_monotonic_time());
+	int64_t idle_us = CLAMP(fs->handover_us / IDLE_COSTS, IDLE_MIN_US, IDLE_MAX_US);
+	int64_t end = dir->held_since + hold_us(fs), least = MAX(end, g_get_monotonic_time());
 
 	for (;;) {
 		int64_t now = g_get_monotonic_time();
-		int64_t idle = dir->users > 0 ? now + IDLE_US : dir->used_at + IDLE_US;
-		int64_t until = MIN(dir->held_since + HOLD_MIN_US, idle);
+		int64_t idle = (dir->users > 0 ? now : dir->used_at) + idle_us;
+		int64_t until = MIN(end, idle);
 		/* We may have been woken late. */
 		dir->in_burst = idle > MIN(now, least);
 		/* Who has its lock already waits for nothing else. */
@@ -135,7 +155,7 @@ bool mf_recall_is_due(const MfDir *dir)
 {
 	return dir->yielding && !dir->stuck && dir->waiters->len > 0 && dir->lease.mode == MF_LEASE_EXCLUSIVE && !dir->fs->stopping &&
 	       dir->answering == 0 && !dir->kernel_inos && !dir->kernel_names &&
-	       g_get_monotonic_time() >= dir->held_since + HOLD_MIN_US;
+	       g_get_monotonic_time() >= dir->held_since + hold_us(dir->fs);
 }
 
 /* It ends by itself, in a fence at the latest. */
@@ -412,6 +432,7 @@ static void yield(MfFs *fs, void *arg)
 	while (r < 0 && !fs->closing && !mf_node_is_fenced(fs->node) && !dir->inode->removed) {
 		if (dir->lease.mode == MF_LEASE_EXCLUSIVE && !dir->acquiring) {
 			hold_for_a_while(dir);
+			int64_t started = g_get_monotonic_time();
 			mf_kernel_forget(dir);
 			if (dir->lease.mode != MF_LEASE_EXCLUSIVE || dir->acquiring)
 				continue;
@@ -419,6 +440,8 @@ static void yield(MfFs *fs, void *arg)
 			/* The last to leave may have removed it. */
 			if (!dir->inode->removed)
 				r = hand_over(dir);
+			if (r == 0)
+				note_cost(fs, started);
 		} else if (dir->acquiring && !dir->upgrading) {
 			/* Whoever acquires it goes on with the queue. */
 			r = 0;
