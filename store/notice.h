@@ -14,7 +14,9 @@ enum mf_notice_kind {
 	MF_NOTICE_GRANT = 2,   /* look again at the lease of @ino: it may be yours, or free */
 	MF_NOTICE_LOCK = 3,    /* the file lock that you wait for on @ino is yours; @arg: the id of the request */
 	MF_NOTICE_MEMBERS = 4, /* `members' has changed */
-	MF_NOTICE_CLOSED = 5,  /* @from has inode @arg of directory @ino open no more */
+	MF_NOTICE_CLOSED = 5,  /* @from has closed inode @arg of directory @ino: if you want to delete it, ask */
+	MF_NOTICE_ASK = 6,     /* inode @arg, removed from directory @ino: do you have it open? */
+	MF_NOTICE_UNUSED = 7,  /* no; as it has no name, it never will be */
 };
 
 struct mf_notice {

@@ -6,6 +6,7 @@
 #include "sync/hold.h"
 #include "sync/inode.h"
 #include "sync/recall.h"
+#include "sync/sweep.h"
 #include "sync/table.h"
 
 #include <errno.h>
@@ -17,6 +18,7 @@ struct mf_lock_request {
 	uint64_t id;
 	void *cookie; /* NULL: of another node */
 	bool parked;  /* in our table */
+	bool granted; /* by another node, which got the lease from us although we do not know yet that it has it */
 	bool cancelled;
 	struct mf_filelock lock;
 };
@@ -163,6 +165,23 @@ static void forget(MfFs *fs, uint64_t ino)
 	}
 }
 
+static void answer_granted(MfFs *fs)
+{
+	g_autoptr(GPtrArray) requests = mf_table_values(fs->lock_requests);
+	g_autoptr(GArray) done = mf_filelock_done_new();
+
+	for (unsigned i = 0; i < requests->len; i++) {
+		struct mf_lock_request *request = requests->pdata[i];
+		if (request->parked)
+			continue;
+		if (request->granted)
+			answer(fs, request, 0, done);
+		else
+			mf_sweep_ask(fs, &fs->locks_wait);
+	}
+	reply_later(fs, done);
+}
+
 void mf_locks_left(MfDir *dir)
 {
 	g_autoptr(GHashTable) here = locked_inodes(dir);
@@ -173,6 +192,7 @@ void mf_locks_left(MfDir *dir)
 	while (g_hash_table_iter_next(&iter, &key, NULL))
 		forget(dir->fs, *(uint64_t *)key);
 	g_hash_table_remove_all(dir->noted_locks);
+	answer_granted(dir->fs);
 	for (unsigned i = 0; i < dir->granted->len; i++) {
 		const struct mf_lock_grant *grant = &g_array_index(dir->granted, struct mf_lock_grant, i);
 		mf_notice_send(dir->fs, grant->incarnation, MF_NOTICE_LOCK, grant->ino, grant->id);
@@ -329,8 +349,10 @@ void mf_locks_granted(MfFs *fs, uint64_t id)
 {
 	struct mf_lock_request *request = find_request(fs, id);
 
-	/* One that is in our own table again is not theirs to answer. */
-	if (!request || request->parked)
+	if (!request)
+		return;
+	request->granted = true;
+	if (request->parked)
 		return;
 	g_autoptr(GArray) done = mf_filelock_done_new();
 	answer(fs, request, 0, done);
@@ -680,6 +702,23 @@ static void look_after(MfFs *fs, void *arg)
 	g_free(ino);
 }
 
+void mf_locks_ask(MfFs *fs)
+{
+	GHashTableIter iter;
+	gpointer value;
+
+	fs->locks_wait = false;
+	g_hash_table_iter_init(&iter, fs->lock_requests);
+	while (g_hash_table_iter_next(&iter, NULL, &value)) {
+		const struct mf_lock_request *request = value;
+		if (request->parked)
+			continue;
+		fs->locks_wait = true;
+		fs->reaping++;
+		mf_fs_work(fs, look_after, g_memdup2(&request->lock.ino, sizeof(uint64_t)));
+	}
+}
+
 void mf_locks_check_owners(MfFs *fs)
 {
 	g_autoptr(GHashTable) owners =
@@ -706,14 +745,7 @@ void mf_locks_check_owners(MfFs *fs)
 		}
 	}
 	reply_later(fs, done);
-	g_hash_table_iter_init(&iter, fs->lock_requests);
-	while (g_hash_table_iter_next(&iter, NULL, &value)) {
-		const struct mf_lock_request *request = value;
-		if (request->parked)
-			continue;
-		fs->reaping++;
-		mf_fs_work(fs, look_after, g_memdup2(&request->lock.ino, sizeof(uint64_t)));
-	}
+	mf_locks_ask(fs);
 }
 
 /* ---- for people ---- */

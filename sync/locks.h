@@ -4,7 +4,8 @@
  * Model:   who holds a directory exclusively is the lock manager of its inodes: their locks, and the requests that wait, are in
  *          its lock table, whoever owns them. With the lease they move, as records l/<inode>. A request that waits keeps
  *          an id on its own node. When it gets its lock, the lock manager hands the lease to that node, which makes the
- *          grant durable, and says so (MF_NOTICE_LOCK); should that get lost, the next look at the records tells the same.
+ *          grant durable, and says so (MF_NOTICE_LOCK); should that get lost, the next look at the records tells the same, after 5 s at the
+ *          latest.
  *          Owners on dead nodes are dropped by whoever has, or takes, the lease.
  * Threads: fs->lock held.
  */
@@ -26,6 +27,8 @@ bool mf_locks_any(MfDir *dir);
 void mf_locks_granted(MfFs *fs, uint64_t id);
 /* Other nodes may have ended: drops their owners, and looks after requests of ours that wait at a lock manager that died. */
 void mf_locks_check_owners(MfFs *fs);
+/* Looks what became of requests of ours that wait at another lock manager, in the background. */
+void mf_locks_ask(MfFs *fs);
 /* Who keeps others waiting may be dead: incarnations of other nodes that hold locks where requests wait (uint32_t). */
 GArray *mf_locks_blockers(MfFs *fs);
 /* All that was known is void: this incarnation is over. Requests that wait end with -EIO. */

@@ -194,6 +194,11 @@ struct MfFs {
 	void *kernel_arg;
 	GThreadPool *forgetters; /* make the kernel forget; may block on its locks */
 	GHashTable *held;	 /* MfInode of which mf_inode_is_held() */
+	GQueue reopens;		 /* of reopen.c */
+	bool reopens_expire;	 /* its job runs */
+	GCond reopen_cond;
+	bool reaps_wait;	 /* for other nodes to close files: they are to be asked */
+	bool locks_wait;	 /* requests of lock_requests, at other nodes */
 	unsigned sending;	 /* notices whose fate is not known yet */
 	GCond sent_cond;
 	GQueue dirty_shards; /* by dirty_since */

@@ -2,6 +2,7 @@
 #include "sync/opened.h"
 
 #include "sync/dir.h"
+#include "sync/hold.h"
 #include "sync/inode.h"
 #include "sync/reaper.h"
 #include "sync/recall.h"
@@ -154,15 +155,13 @@ void mf_opened_closed(MfFs *fs, MfInode *inode)
 		mf_notice_send(fs, dir->passed_to, MF_NOTICE_CLOSED, dir->inode->ino, inode->ino);
 }
 
-bool mf_opened_closed_elsewhere(MfDir *dir, uint64_t ino, uint32_t incarnation)
+static void drop_elsewhere(MfDir *dir, uint64_t ino, uint32_t incarnation)
 {
 	GArray *list = g_hash_table_lookup(dir->foreign_open, &ino);
 
-	/* What is given up changes no more: who takes it reads the records again. */
-	if (dir->lease.mode != MF_LEASE_EXCLUSIVE || dir->draining)
-		return true;
-	if (!list)
-		return false;
+	/* What is given up changes no more: who takes it reads the records again, and asks again. */
+	if (!list || dir->lease.mode != MF_LEASE_EXCLUSIVE || dir->draining)
+		return;
 	for (unsigned i = 0; i < list->len; i++) {
 		if (g_array_index(list, uint32_t, i) != incarnation)
 			continue;
@@ -172,7 +171,53 @@ bool mf_opened_closed_elsewhere(MfDir *dir, uint64_t ino, uint32_t incarnation)
 			g_hash_table_remove(dir->foreign_open, &ino);
 		drop_record(dir, key);
 		mf_reaper_released(dir, ino);
-		return true;
+		return;
 	}
-	return false;
+}
+
+void mf_opened_ask(MfDir *dir, uint64_t ino)
+{
+	GArray *now = g_hash_table_lookup(dir->foreign_open, &ino);
+	g_autoptr(GArray) list = now ? g_array_copy(now) : NULL;
+
+	for (unsigned i = 0; list && i < list->len; i++) {
+		uint32_t incarnation = g_array_index(list, uint32_t, i);
+		if (mf_node_holder(dir->fs->node, incarnation) == MF_HOLDER_LIVE)
+			mf_notice_send(dir->fs, incarnation, MF_NOTICE_ASK, dir->inode->ino, ino);
+	}
+}
+
+static void listen(MfDir *dir, const struct mf_notice *notice)
+{
+	if (notice->kind == MF_NOTICE_UNUSED)
+		drop_elsewhere(dir, notice->arg, notice->from);
+	else
+		mf_reaper_ask(dir, notice->arg);
+}
+
+void mf_opened_listen(MfFs *fs, const struct mf_notice *notice)
+{
+	const MfInode *inode = mf_inode_find(fs, notice->kind == MF_NOTICE_ASK ? notice->arg : notice->ino);
+
+	if (notice->kind == MF_NOTICE_ASK) {
+		if (!inode || !mf_inode_is_held(inode))
+			mf_notice_send(fs, notice->from, MF_NOTICE_UNUSED, notice->ino, notice->arg);
+		return;
+	}
+	if (inode && inode->kind == MF_KIND_DIR && inode->dir && !inode->removed &&
+		g_hash_table_contains(inode->dir->foreign_open, &notice->arg)) {
+		listen(inode->dir, notice);
+		return;
+	}
+	/* Of a removed directory the parent has the records; of a file that was moved, its new directory. */
+	g_autoptr(GPtrArray) dirs = g_ptr_array_new();
+	for (GList *link = fs->dir_lru.head; link; link = link->next) {
+		MfDir *dir = link->data;
+		if (g_hash_table_contains(dir->foreign_open, &notice->arg))
+			g_ptr_array_add(dirs, mf_dir_pin(dir));
+	}
+	for (unsigned i = 0; i < dirs->len; i++) {
+		listen(dirs->pdata[i], notice);
+		mf_dir_unpin(dirs->pdata[i]);
+	}
 }

@@ -4,11 +4,15 @@
  * Model:   with the lease goes a record o/<inode>.<incarnation> for each file of the directory that is open here, or that
  *          has a name in tmp beside the one that all nodes know (mf_inode_is_held()). Whoever
  *          deletes the last name of such a file leaves its bytes, and the to-delete record, until these are gone, or the
- *          incarnation is.
+ *          incarnation is. A node that closes one tells whom it gave the lease (CLOSED); but that may be lost, come late
+ *          when it has the file open again, or come when the lease is on its way. So who has something to delete asks
+ *          (ASK), then and from time to time, and only the answer (UNUSED) counts: it stays true, since nobody can open
+ *          what has no name.
  * Threads: fs->lock held.
  */
 #pragma once
 
+#include "store/notice.h"
 #include "sync/model.h"
 
 /* Records read with the lease: struct mf_kv. */
@@ -25,5 +29,7 @@ void mf_opened_inherit(MfDir *dir, MfDir *child, uint64_t ino);
 void mf_opened_moved(MfDir *from, MfDir *to, const MfInode *inode);
 /* The last descriptor on this node is closed. */
 void mf_opened_closed(MfFs *fs, MfInode *inode);
-/* False: there is no record of it here. */
-bool mf_opened_closed_elsewhere(MfDir *dir, uint64_t ino, uint32_t incarnation);
+/* Who else has open what was deleted from the directory, but for that: they are asked. */
+void mf_opened_ask(MfDir *dir, uint64_t ino);
+/* A notice about files that are, or were, open on other nodes. */
+void mf_opened_listen(MfFs *fs, const struct mf_notice *notice);

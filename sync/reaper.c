@@ -10,6 +10,8 @@
 #include "sync/message.h"
 #include "sync/opened.h"
 #include "sync/recall.h"
+#include "sync/sweep.h"
+#include "sync/table.h"
 
 #include <errno.h>
 
@@ -253,10 +255,20 @@ static void start(MfFs *fs, const struct mf_reap_record *rec, MfShard *shard)
 	mf_fs_reap(fs, run, job);
 }
 
+/* mf_reaper_released() comes back to it. */
+static bool is_in_use_elsewhere(MfDir *dir, uint64_t ino)
+{
+	bool used = mf_opened_elsewhere(dir, ino);
+
+	if (used)
+		mf_sweep_ask(dir->fs, &dir->fs->reaps_wait);
+	return used;
+}
+
 /* Somebody on any node can reach its bytes. */
 static bool is_in_use(MfDir *dir, const MfInode *inode, uint64_t ino)
 {
-	return (inode && mf_inode_is_held(inode)) || mf_opened_elsewhere(dir, ino);
+	return (inode && mf_inode_is_held(inode)) || is_in_use_elsewhere(dir, ino);
 }
 
 static bool may_be_stored(const MfInode *inode)
@@ -375,8 +387,8 @@ void mf_reaper_committed(MfShard *shard, const char *key)
 	MfInode *inode = mf_inode_find(fs, rec.ino);
 	if (inode && inode->reaps && mf_inode_is_held(inode))
 		return; /* mf_reaper_closed() comes back to it */
-	if (mf_opened_elsewhere(shard->dir, rec.ino))
-		return; /* ... or mf_reaper_released() */
+	if (is_in_use_elsewhere(shard->dir, rec.ino))
+		return;
 	start(fs, &rec, shard);
 }
 
@@ -411,7 +423,7 @@ void mf_reaper_closed(MfFs *fs, MfInode *inode)
 			if (g_hash_table_contains(shard->dirty, key) || mf_batch_has_key(shard->batch, key))
 				continue;
 			reap->rec.size = MAX(reap->rec.size, extent_of(inode));
-			if (!mf_opened_elsewhere(dir, reap->rec.ino))
+			if (!is_in_use_elsewhere(dir, reap->rec.ino))
 				start(fs, &reap->rec, shard);
 		}
 	}
@@ -481,6 +493,53 @@ void mf_reaper_released(MfDir *dir, uint64_t ino)
 			if (!is_in_use(dir, mf_inode_find(dir->fs, ino), ino))
 				start(dir->fs, &rec, shard);
 		}
+	}
+}
+
+bool mf_reaper_has(const MfDir *dir, uint64_t ino)
+{
+	g_autofree char *prefix = mf_key_number(MF_KEY_REAP, ino);
+	GHashTableIter iter;
+	gpointer key;
+
+	for (unsigned i = 0; i < dir->shards->len; i++) {
+		g_hash_table_iter_init(&iter, ((MfShard *)dir->shards->pdata[i])->values);
+		while (g_hash_table_iter_next(&iter, &key, NULL)) {
+			if (g_str_has_prefix(key, prefix))
+				return true;
+		}
+	}
+	return false;
+}
+
+void mf_reaper_ask(MfDir *dir, uint64_t ino)
+{
+	if (dir->lease.mode == MF_LEASE_EXCLUSIVE && !dir->draining && mf_reaper_has(dir, ino))
+		mf_opened_ask(dir, ino);
+}
+
+void mf_reaper_ask_all(MfFs *fs)
+{
+	g_autoptr(GPtrArray) dirs = g_ptr_array_new();
+
+	fs->reaps_wait = false;
+	for (GList *link = fs->dir_lru.head; link; link = link->next) {
+		MfDir *dir = link->data;
+		if (dir->lease.mode == MF_LEASE_EXCLUSIVE && g_hash_table_size(dir->foreign_open) > 0)
+			g_ptr_array_add(dirs, mf_dir_pin(dir));
+	}
+	for (unsigned i = 0; i < dirs->len; i++) {
+		MfDir *dir = dirs->pdata[i];
+		g_autoptr(GPtrArray) inos = mf_table_keys(dir->foreign_open);
+		g_autoptr(GArray) asked = g_array_new(false, false, sizeof(uint64_t));
+		for (unsigned n = 0; n < inos->len; n++) {
+			uint64_t ino = *(uint64_t *)inos->pdata[n];
+			if (mf_reaper_has(dir, ino) && is_in_use_elsewhere(dir, ino))
+				g_array_append_val(asked, ino);
+		}
+		for (unsigned n = 0; n < asked->len; n++)
+			mf_opened_ask(dir, g_array_index(asked, uint64_t, n));
+		mf_dir_unpin(dir);
 	}
 }
 

@@ -20,6 +20,12 @@ void mf_reaper_committed(MfShard *shard, const char *key);
 void mf_reaper_closed(MfFs *fs, MfInode *inode);
 /* No other node has it open any more. */
 void mf_reaper_released(MfDir *dir, uint64_t ino);
+/* The to-delete list names it. */
+bool mf_reaper_has(const MfDir *dir, uint64_t ino);
+/* Asks other nodes whether they have it open still, if it is to be deleted. */
+void mf_reaper_ask(MfDir *dir, uint64_t ino);
+/* The same for all that fs->reaps_wait is set for. */
+void mf_reaper_ask_all(MfFs *fs);
 /* Records found when the shard was loaded. */
 void mf_reaper_recover(MfShard *shard, GArray *kvs);
 /* Removes the objects of an inode that nothing leads to. Blocking, without the lock. */

@@ -592,7 +592,6 @@ void mf_recall_listen(const void *data, size_t len, void *arg)
 		g_mutex_unlock(&fs->lock);
 		return;
 	}
-	MfInode *inode = mf_inode_find(fs, notice.ino);
 	switch (notice.kind) {
 	case MF_NOTICE_RECALL:
 		recalled(fs, &notice);
@@ -607,14 +606,11 @@ void mf_recall_listen(const void *data, size_t len, void *arg)
 		fs->members_changed++;
 		g_cond_broadcast(&fs->sweep_cond);
 		break;
-	case MF_NOTICE_CLOSED: {
-		bool known = inode && inode->kind == MF_KIND_DIR && inode->dir && !inode->removed &&
-			     mf_opened_closed_elsewhere(inode->dir, notice.arg, notice.from);
-		/* Of a removed directory the parent has the records; of a file that was moved, its new directory. */
-		for (GList *link = fs->dir_lru.head; link && !known; link = link->next)
-			mf_opened_closed_elsewhere(link->data, notice.arg, notice.from);
+	case MF_NOTICE_CLOSED:
+	case MF_NOTICE_ASK:
+	case MF_NOTICE_UNUSED:
+		mf_opened_listen(fs, &notice);
 		break;
-	}
 	default: /* of a newer version: a hint that we do without */
 		break;
 	}

@@ -3,25 +3,9 @@
 #include "sync/dir.h"
 #include "sync/hold.h"
 #include "sync/inode.h"
+#include "sync/reaper.h"
 
 #include <errno.h>
-
-/* The to-delete list of the directory names it, for as long as somebody has it open. */
-static bool is_to_be_deleted(MfDir *dir, uint64_t ino)
-{
-	g_autofree char *prefix = mf_key_number(MF_KEY_REAP, ino);
-	GHashTableIter iter;
-	gpointer key;
-
-	for (unsigned i = 0; i < dir->shards->len; i++) {
-		g_hash_table_iter_init(&iter, ((MfShard *)dir->shards->pdata[i])->values);
-		while (g_hash_table_iter_next(&iter, &key, NULL)) {
-			if (g_str_has_prefix(key, prefix))
-				return true;
-		}
-	}
-	return false;
-}
 
 static int file_home(MfFs *fs, uint64_t ino, uint64_t *ret_dir)
 {
@@ -99,7 +83,8 @@ int mf_inode_find_again(MfFs *fs, MfInode *inode)
 	int r = mf_dir_load_records(dir);
 	if (r < 0 || !inode->stray || inode->dir != dir)
 		return r;
-	if (is_to_be_deleted(dir, inode->ino)) {
+	/* For as long as somebody has it open. */
+	if (mf_reaper_has(dir, inode->ino)) {
 		inode->stray = false;
 		inode->removed = true;
 		return 0;

@@ -13,6 +13,7 @@
 #include <errno.h>
 
 #define ANY_TAG UINT64_MAX
+#define ASK_US (5 * G_USEC_PER_SEC)
 #define AGAIN_US (30 * G_USEC_PER_SEC) /* after a sweep that did not come to its end; then twice that ... */
 #define AGAIN_MAX_US (INT64_C(3600) * G_USEC_PER_SEC)
 
@@ -250,20 +251,37 @@ static void check_dirs(MfFs *fs)
 	}
 }
 
+void mf_sweep_ask(MfFs *fs, bool *wait)
+{
+	if (*wait)
+		return;
+	*wait = true;
+	g_cond_broadcast(&fs->sweep_cond);
+}
+
 void *mf_sweep_thread(void *arg)
 {
 	MfFs *fs = arg;
 	uint64_t seen = UINT64_MAX;
-	int64_t again = INT64_MAX, pause = AGAIN_US;
+	int64_t again = INT64_MAX, ask = INT64_MAX, pause = AGAIN_US;
 	g_autoptr(GArray) due = g_array_new(false, false, sizeof(uint32_t)); /* incarnations */
 
 	g_mutex_lock(&fs->lock);
 	while (!fs->stopping) {
+		if ((fs->reaps_wait || fs->locks_wait) && ask == INT64_MAX)
+			ask = g_get_monotonic_time() + ASK_US;
+		if (g_get_monotonic_time() >= ask) {
+			mf_reaper_ask_all(fs);
+			mf_locks_ask(fs);
+			ask = INT64_MAX;
+			continue;
+		}
 		if (seen == fs->members_changed && g_get_monotonic_time() < again) {
-			if (again == INT64_MAX)
+			int64_t until = MIN(again, ask);
+			if (until == INT64_MAX)
 				g_cond_wait(&fs->sweep_cond, &fs->lock);
 			else
-				g_cond_wait_until(&fs->sweep_cond, &fs->lock, again);
+				g_cond_wait_until(&fs->sweep_cond, &fs->lock, until);
 			continue;
 		}
 		if (seen != fs->members_changed)

@@ -10,5 +10,7 @@
 
 #include "sync/model.h"
 
+/* What *@wait stands for, a flag of MfFs, waits for a notice that may be lost: to be asked for from time to time. */
+void mf_sweep_ask(MfFs *fs, bool *wait);
 /* Sweeps the windows of all lost incarnations; a thread of its own. */
 void *mf_sweep_thread(void *fs);
