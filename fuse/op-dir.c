@@ -118,7 +118,7 @@ static int add_plus(struct fill *fill, uint64_t parent, const struct mf_listed *
 	/* Do not look up what cannot fit. */
 	if (fuse_add_direntry_plus(fill->req, NULL, 0, listed->name, NULL, 0) > left)
 		return 0;
-	r = mf_fs_lookup(fill->fs, parent, listed->name, &st);
+	r = mf_fs_lookup(fill->fs, parent, listed->name, 0, &st);
 	if (r == -ESHUTDOWN || r == -ETIMEDOUT)
 		return r;
 	/* The answer goes out with many others: the kernel may not keep it. */

@@ -19,7 +19,7 @@ void mf_op_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 
 	if (!session)
 		return;
-	r = mf_fs_open_file(session->fs, ino, fi->flags, &handle);
+	r = mf_fs_open_file(session->fs, ino, fi->flags, (uint32_t)fuse_req_ctx(req)->pid, &handle);
 	if (r < 0)
 		mf_reply_err(req, "open", ino, r);
 	else
@@ -127,7 +127,7 @@ void mf_op_lseek(fuse_req_t req, fuse_ino_t ino, off_t off, int whence, struct f
 
 	if (!session)
 		return;
-	r = mf_fs_getattr(session->fs, ino, &st);
+	r = mf_fs_getattr(session->fs, ino, 0, &st);
 	if (r == 0)
 		mf_fs_answered(session->fs, &st);
 	if (r == 0 && whence != SEEK_DATA && whence != SEEK_HOLE)

@@ -10,7 +10,7 @@ void mf_op_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
 
 	if (!session)
 		return;
-	r = mf_fs_lookup(session->fs, parent, name, &st);
+	r = mf_fs_lookup(session->fs, parent, name, (uint32_t)fuse_req_ctx(req)->pid, &st);
 	if (r < 0)
 		mf_reply_err(req, "lookup", parent, r);
 	else

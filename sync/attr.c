@@ -8,6 +8,7 @@
 #include "sync/kernel.h"
 #include "sync/message.h"
 #include "sync/opened.h"
+#include "sync/reopen.h"
 
 #include <errno.h>
 #include <string.h>
@@ -263,7 +264,7 @@ int mf_fs_setattr(MfFs *fs, uint64_t ino, const struct mf_attr *attr, unsigned s
 	return r;
 }
 
-int mf_fs_getattr(MfFs *fs, uint64_t ino, struct mf_stat *ret)
+int mf_fs_getattr(MfFs *fs, uint64_t ino, uint32_t pid, struct mf_stat *ret)
 {
 	MfInode *inode;
 	MfDir *dir;
@@ -280,6 +281,9 @@ int mf_fs_getattr(MfFs *fs, uint64_t ino, struct mf_stat *ret)
 			mf_dir_put(dir);
 		}
 	}
+	/* The kernel asks for the permissions before it opens. */
+	if (r == -ESTALE)
+		mf_reopen_announce(fs, inode, pid);
 	mf_inode_unpin(fs, inode);
 	return r;
 }

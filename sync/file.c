@@ -161,6 +161,12 @@ static int lease_of(MfFs *fs, MfInode *inode, struct mf_lease *ret)
 	return r;
 }
 
+/* The kernel may ask for what has been removed. */
+static int missing(const MfInode *inode)
+{
+	return inode->names || inode->opens > 0 ? -EIO : -ESTALE;
+}
+
 /* With f->lock: stripe @k in memory. */
 static int load(MfFs *fs, MfInode *inode, unsigned k)
 {
@@ -187,8 +193,13 @@ static int load(MfFs *fs, MfInode *inode, unsigned k)
 		s->data = g_byte_array_new();
 		return 0;
 	}
+	if (r == -ENOENT) {
+		g_mutex_lock(&fs->lock);
+		r = missing(inode);
+		g_mutex_unlock(&fs->lock);
+	}
 	if (r < 0)
-		return r == -ENOENT ? -EIO : r;
+		return r;
 	s->data = g_byte_array_new();
 	gsize len;
 	const void *bytes = g_bytes_get_data(mf_rop_get_data(rop), &len);
@@ -223,9 +234,8 @@ int mf_file_load_attr(MfFs *fs, MfInode *inode)
 			inode->file->stored_stripes = MAX(inode->file->stored_stripes, MAX(stripe_count(rec.attr.size), 1));
 		}
 	}
-	/* The kernel may ask for what another node has removed. */
 	if (r == -ENOENT)
-		r = inode->names || inode->opens > 0 ? -EIO : -ESTALE;
+		r = missing(inode);
 	if (r == -EIO)
 		g_warning("%s: the attributes of the file cannot be read", oid);
 	mf_inode_unpin(fs, inode);

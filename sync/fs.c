@@ -10,6 +10,7 @@
 #include "sync/model.h"
 #include "sync/name.h"
 #include "sync/reaper.h"
+#include "sync/reopen.h"
 #include "sync/recall.h"
 #include "sync/rejoin.h"
 #include "sync/report.h"
@@ -138,6 +139,7 @@ static void fs_free(MfFs *fs)
 	g_cond_clear(&fs->sent_cond);
 	g_cond_clear(&fs->sweep_cond);
 	g_cond_clear(&fs->life_cond);
+	g_cond_clear(&fs->reopen_cond);
 	g_mutex_clear(&fs->lock);
 	g_mutex_clear(&fs->rename_lock);
 	g_free(fs);
@@ -171,6 +173,8 @@ int mf_fs_open(MfPool *pool, MfNode *node, const struct mf_conf *conf, MfFs **re
 	g_cond_init(&fs->sent_cond);
 	g_cond_init(&fs->sweep_cond);
 	g_cond_init(&fs->life_cond);
+	g_cond_init(&fs->reopen_cond);
+	g_queue_init(&fs->reopens);
 	fs->held = g_hash_table_new(NULL, NULL);
 	fs->lock_requests = g_hash_table_new(NULL, NULL);
 	fs->inodes = g_hash_table_new(g_int64_hash, g_int64_equal);
@@ -315,6 +319,7 @@ int mf_fs_close(MfFs *fs)
 {
 	g_mutex_lock(&fs->lock);
 	fs->closing = true;
+	mf_reopen_end(fs);
 	drop_references(fs);
 	int r = mf_commit_all(fs);
 	while (r == 0 && fs->reaping > 0) {

@@ -56,9 +56,11 @@ struct mf_cred {
 	uint32_t pid;
 };
 
-int mf_fs_lookup(MfFs *fs, uint64_t parent, const char *name, struct mf_stat *ret);
+/* @pid: who asks, to be recognized when it opens what it found; 0: nobody. */
+int mf_fs_lookup(MfFs *fs, uint64_t parent, const char *name, uint32_t pid, struct mf_stat *ret);
 void mf_fs_forget(MfFs *fs, uint64_t ino, uint64_t nlookup);
-int mf_fs_getattr(MfFs *fs, uint64_t ino, struct mf_stat *ret);
+/* @pid: as above. */
+int mf_fs_getattr(MfFs *fs, uint64_t ino, uint32_t pid, struct mf_stat *ret);
 
 #define MF_SET_MODE 1u
 #define MF_SET_UID 2u
@@ -88,7 +90,9 @@ int mf_fs_link(MfFs *fs, uint64_t ino, uint64_t parent, const char *name, struct
 int mf_fs_rename(
 	MfFs *fs, uint64_t parent, const char *name, uint64_t new_parent, const char *new_name, unsigned flags);
 
-int mf_fs_open_file(MfFs *fs, uint64_t ino, int flags, MfHandle **ret_handle);
+/* -ESTALE: removed since @pid looked it up; who looks up its name again and opens what that gives does not meet this a second
+ * time. */
+int mf_fs_open_file(MfFs *fs, uint64_t ino, int flags, uint32_t pid, MfHandle **ret_handle);
 /* Drops the locks taken through it, too; waiters to answer are appended to @done, see
  * mf_filelock_done_new(). */
 void mf_fs_release(MfFs *fs, MfHandle *handle, GArray *done);

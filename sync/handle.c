@@ -12,9 +12,27 @@
 #include "sync/message.h"
 #include "sync/opened.h"
 #include "sync/reaper.h"
+#include "sync/reopen.h"
 
 #include <errno.h>
 #include <linux/falloc.h>
+
+void mf_handle_count(MfFs *fs, MfInode *inode)
+{
+	if (inode->opens++ == 0)
+		g_hash_table_add(fs->held, inode);
+}
+
+void mf_handle_uncount(MfFs *fs, MfInode *inode)
+{
+	if (--inode->opens > 0)
+		return;
+	if (!mf_inode_is_held(inode)) {
+		g_hash_table_remove(fs->held, inode);
+		mf_opened_closed(fs, inode);
+	}
+	mf_reaper_closed(fs, inode);
+}
 
 int mf_handle_open(MfFs *fs, MfInode *inode, int flags, bool made, MfHandle **ret_handle)
 {
@@ -32,14 +50,13 @@ int mf_handle_open(MfFs *fs, MfInode *inode, int flags, bool made, MfHandle **re
 	handle->inode = mf_inode_pin(inode);
 	handle->writes = writes;
 	handle->life = fs->life;
-	if (inode->opens++ == 0)
-		g_hash_table_add(fs->held, inode);
+	mf_handle_count(fs, inode);
 	inode->writers += writes;
 	*ret_handle = handle;
 	return 0;
 }
 
-int mf_fs_open_file(MfFs *fs, uint64_t ino, int flags, MfHandle **ret_handle)
+int mf_fs_open_file(MfFs *fs, uint64_t ino, int flags, uint32_t pid, MfHandle **ret_handle)
 {
 	MfInode *inode;
 	MfDir *dir;
@@ -50,10 +67,13 @@ int mf_fs_open_file(MfFs *fs, uint64_t ino, int flags, MfHandle **ret_handle)
 		return r;
 	r = mf_attr_hold(fs, inode, MF_LEASE_SHARED, &dir);
 	if (r == 0) {
-		r = mf_handle_open(fs, inode, flags, false, ret_handle);
+		r = inode->removed && inode->opens == 0 ? -ESTALE : mf_handle_open(fs, inode, flags, false, ret_handle);
 		if (dir)
 			mf_dir_put(dir);
 	}
+	if (r == -ESTALE)
+		mf_reopen_announce(fs, inode, pid);
+	mf_reopen_done(fs, inode, pid);
 	mf_inode_unpin(fs, inode);
 	return r;
 }
@@ -88,13 +108,7 @@ void mf_fs_release(MfFs *fs, MfHandle *handle, GArray *done)
 	inode->writers -= handle->writes;
 	if (handle->writes)
 		seal(fs, inode);
-	if (--inode->opens == 0) {
-		if (!mf_inode_is_held(inode)) {
-			g_hash_table_remove(fs->held, inode);
-			mf_opened_closed(fs, inode);
-		}
-		mf_reaper_closed(fs, inode);
-	}
+	mf_handle_uncount(fs, inode);
 	mf_inode_unpin(fs, inode);
 	mf_file_shrink(fs);
 	g_mutex_unlock(&fs->lock);

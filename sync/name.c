@@ -14,6 +14,7 @@
 #include "sync/message.h"
 #include "sync/opened.h"
 #include "sync/reaper.h"
+#include "sync/reopen.h"
 #include "sync/rename.h"
 
 #include <errno.h>
@@ -81,7 +82,7 @@ static int answer(MfFs *fs, struct mf_parent *parent, const char *key, MfInode *
 	return r;
 }
 
-int mf_fs_lookup(MfFs *fs, uint64_t parent, const char *name, struct mf_stat *ret)
+int mf_fs_lookup(MfFs *fs, uint64_t parent, const char *name, uint32_t pid, struct mf_stat *ret)
 {
 	struct mf_parent p;
 	MfDentry *dentry;
@@ -98,7 +99,10 @@ int mf_fs_lookup(MfFs *fs, uint64_t parent, const char *name, struct mf_stat *re
 			r = mf_dir_find(p.dir, p.space, name, &dentry);
 		if (r == 0) {
 			g_autofree char *key = mf_key_entry(p.space, name);
-			r = answer(fs, &p, key, dentry->inode, ret);
+			MfInode *inode = mf_inode_pin(dentry->inode);
+			mf_reopen_found(p.dir, inode, pid);
+			r = answer(fs, &p, key, inode, ret);
+			mf_inode_unpin(fs, inode);
 		}
 	}
 	mf_name_leave(fs, &p);

@@ -83,7 +83,7 @@ static int lookup(struct client *client, uint64_t parent, const char *name, uint
 	if (r < 0)
 		return r;
 	kernel_lock(node, parent, false);
-	r = mf_fs_lookup(node->fs, parent, name, &st);
+	r = mf_fs_lookup(node->fs, parent, name, client->id + 1, &st);
 	if (r == 0) {
 		kernel_entry(client, parent, name, &st);
 		*ret_ino = st.ino;
@@ -435,7 +435,7 @@ static int read_body(struct client *client, const struct message *m, uint64_t in
 	int r = begin(client);
 
 	if (r == 0)
-		r = mf_fs_open_file(client->node->fs, ino, O_RDONLY, &handle);
+		r = mf_fs_open_file(client->node->fs, ino, O_RDONLY, client->id + 1, &handle);
 	if (r < 0) {
 		/* It may be gone since it was found. */
 		if (r != -ENOENT && r != -ESTALE)
@@ -594,7 +594,7 @@ static int open_in(struct client *client, const char *dir, const char *name, MfH
 	if (r == 0)
 		r = begin(client);
 	if (r == 0)
-		r = mf_fs_open_file(client->node->fs, ino, O_RDWR, ret_handle);
+		r = mf_fs_open_file(client->node->fs, ino, O_RDWR, client->id + 1, ret_handle);
 	if (r < 0)
 		unexpected(client, name, r);
 	return r;
@@ -913,7 +913,7 @@ static int read_slot(struct client *client)
 	if (r == 0)
 		r = begin(client);
 	if (r == 0)
-		r = mf_fs_open_file(node->fs, ino, O_RDONLY, &handle);
+		r = mf_fs_open_file(node->fs, ino, O_RDONLY, client->id + 1, &handle);
 	if (r < 0) {
 		check_return(call, CK_UNKNOWN);
 		/* It may be gone since it was found. */
@@ -1053,7 +1053,7 @@ static void collect(struct node *node, uint64_t dir)
 		struct mf_stat st;
 		if (strcmp(item.name, ".") == 0 || strcmp(item.name, "..") == 0)
 			continue;
-		while ((r = mf_fs_lookup(node->fs, dir, item.name, &st)) == -ETIMEDOUT && tries++ < BURIALS)
+		while ((r = mf_fs_lookup(node->fs, dir, item.name, 0, &st)) == -ETIMEDOUT && tries++ < BURIALS)
 			;
 		if (r < 0)
 			sched_fail("'%s' is listed and cannot be looked up: %s", item.name, strerror(-r));
