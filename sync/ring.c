@@ -122,5 +122,10 @@ int mf_ring_catch_up(MfShard *shard, MfRop *rop, unsigned range)
 	}
 	g_hash_table_remove_all(shard->doubted);
 	int r = read_again(shard, keys);
-	return r < 0 ? r : mf_shard_take_xattrs(shard, rop);
+	if (r == 0)
+		r = mf_shard_take_xattrs(shard, rop);
+	/* The ring tells its part again, from the same version on. */
+	if (r < 0)
+		g_hash_table_foreach_steal(keys, move_key, shard->doubted);
+	return r;
 }

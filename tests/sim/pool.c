@@ -1671,7 +1671,9 @@ static void arrive_notify(struct op *op)
 	notify->deadline = sched_at(sched_now() + notify->timeout, SCHED_WORLD, false, notify_late, notify);
 	for (unsigned i = 0; i < notify->waiting->len; i++) {
 		struct registration *reg = notify->waiting->pdata[i];
-		for (int n = sched_chance(cluster_faults.twice) ? 2 : 1; n > 0; n--) {
+		/* What asks whether somebody is there is told the truth. */
+		bool unheard = g_bytes_get_size(notify->data) > 0 && sched_chance(cluster_faults.unheard);
+		for (int n = unheard ? 0 : sched_chance(cluster_faults.twice) ? 2 : 1; n > 0; n--) {
 			struct delivery *d = g_new0(struct delivery, 1);
 			*d = (struct delivery){ reg->watch, reg, notify, 0 };
 			reg->watch->refs++;

@@ -19,6 +19,7 @@ struct cluster_faults {
 	unsigned resent;     /* the answer comes after a resend only */
 	unsigned forgotten;  /* of those resent: the OSD does it again */
 	unsigned twice;	     /* of notifies: delivered twice */
+	unsigned unheard;    /* of notices: never delivered */
 	bool weak_blocklist; /* the blocklist lets writes through that were sent before: the epochs must hold */
 };
 extern struct cluster_faults cluster_faults;

@@ -4,6 +4,7 @@
  * Each seed runs in a child of its own, so that a crash, an assertion or a leak ends one seed only. */
 #include "tests/sim/arena.h"
 #include "tests/sim/sabotage.h"
+#include "tests/sim/client.h"
 #include "tests/sim/world.h"
 
 #include <getopt.h>
@@ -95,7 +96,7 @@ static int run_seed(uint64_t seed)
 	if (trace)
 		printf("%llu: %u nodes, %llu calls, %llu operations, %llu switches, %.6f s, %zu bytes, %u given up, "
 		       "%llx\n",
-			(unsigned long long)seed, plan.nodes, (unsigned long long)workload_calls(),
+			(unsigned long long)seed, plan.nodes, (unsigned long long)client_calls(),
 			(unsigned long long)cluster_operations(), (unsigned long long)sched_switches(),
 			(double)sched_now() / 1e6, arena_used(), check_given_up(), (unsigned long long)sched_random());
 	fflush(stdout);

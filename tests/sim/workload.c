@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "tests/sim/world.h"
 
+#include "tests/sim/client.h"
+#include "tests/sim/folders.h"
 #include "tests/sim/kernel.h"
 
 #include "locking/filelock.h"
@@ -20,8 +22,6 @@
 #define SLOTS 2
 #define BODY_MAX 12000
 
-static const struct mf_cred cred = { 1000, 1000, 100 };
-static uint64_t calls;
 
 struct message {
 	unsigned id;
@@ -36,91 +36,6 @@ static Register *counters[COUNTERS], *dirs[DIRS], *dotlocks[DOTLOCKS], *slots[SL
 static const struct client *holders[COUNTERS]; /* of the locks */
 static int holder_reign[COUNTERS];
 static int next_value = 100;
-
-uint64_t workload_calls(void)
-{
-	return calls;
-}
-
-/* ---- calls ---- */
-
-/* Its mount was over, or has been, since the step began: its answers say nothing. */
-static bool is_over(const struct client *client)
-{
-	return check_reign_is_lost(client->reign);
-}
-
-/* What every request asks first: mf_session_begin(). */
-static int begin(struct client *client)
-{
-	struct node *node = client->node;
-
-	calls++;
-	world_check();
-	sched_yield_maybe();
-	int r;
-	while ((r = mf_node_check(node->node)) == -ESHUTDOWN) {
-		if (mf_fs_await_life(node->fs) < 0)
-			break;
-	}
-	return r;
-}
-
-/* The cluster does not answer, or this mount is over: says nothing of the call. */
-static bool is_trouble(int r)
-{
-	return r == -ETIMEDOUT || r == -EIO || r == -ESHUTDOWN;
-}
-
-static int lookup(struct client *client, uint64_t parent, const char *name, uint64_t *ret_ino)
-{
-	struct node *node = client->node;
-	struct mf_stat st;
-
-	if (kernel_find(client, parent, name, ret_ino))
-		return 0;
-	int r = begin(client);
-	if (r < 0)
-		return r;
-	kernel_lock(node, parent, false);
-	r = mf_fs_lookup(node->fs, parent, name, client->id + 1, &st);
-	if (r == 0) {
-		kernel_entry(client, parent, name, &st);
-		*ret_ino = st.ino;
-	} else {
-		kernel_drop(node, parent, name);
-	}
-	kernel_unlock(node, parent, false);
-	return r;
-}
-
-/* A directory of which it is sure that it is there. */
-static int walk(struct client *client, const char *path, uint64_t *ret_ino)
-{
-	g_auto(GStrv) parts = g_strsplit(path, "/", -1);
-	uint64_t ino = MF_ROOT_INO;
-	int r = 0;
-
-	for (char **part = parts; r == 0 && *part; part++)
-		r = lookup(client, ino, *part, &ino);
-	if (r < 0 && !is_trouble(r) && !is_over(client))
-		sched_fail("%s: %s", path, strerror(-r));
-	*ret_ino = ino;
-	return r < 0 && !is_trouble(r) ? -EIO : r;
-}
-
-/* The result of a call for the checker. */
-static int outcome(const struct client *client, int r)
-{
-	/* What was in tmp when the node joined anew is gone. */
-	return is_trouble(r) || (r < 0 && is_over(client)) ? CK_UNKNOWN : r;
-}
-
-static void unexpected(const struct client *client, const char *what, int r)
-{
-	if (!is_trouble(r) && !is_over(client))
-		sched_fail("%s: %s", what, strerror(-r));
-}
 
 /* ---- messages ---- */
 
@@ -164,37 +79,23 @@ static struct message *some_message(void)
 	return NULL;
 }
 
-/* close(2): FLUSH and RELEASE. */
-static void close_file(struct client *client, MfHandle *handle)
-{
-	struct node *node = client->node;
-	g_autoptr(GArray) done = mf_filelock_done_new();
-
-	mf_fs_drop_locks(node->fs, mf_handle_ino(handle), client->id + 1, done);
-	kernel_answer_locks(done);
-	g_array_set_size(done, 0);
-	sched_yield_maybe();
-	mf_fs_release(node->fs, handle, done);
-	kernel_answer_locks(done);
-}
-
 /* A message in tmp, durable. */
 static int write_message(struct client *client, struct message *m, const char *name, uint64_t tmp, uint64_t *ret_ino)
 {
 	struct node *node = client->node;
 	MfHandle *handle;
 	struct mf_stat st;
-	int r = begin(client);
+	int r = client_begin(client);
 
 	if (r < 0)
 		return r;
 	kernel_lock(node, tmp, true);
-	r = mf_fs_create(node->fs, tmp, name, S_IFREG | 0600, O_WRONLY | O_CREAT | O_EXCL, &cred, &st, &handle);
+	r = mf_fs_create(node->fs, tmp, name, S_IFREG | 0600, O_WRONLY | O_CREAT | O_EXCL, &client_cred, &st, &handle);
 	if (r == 0)
 		kernel_entry(client, tmp, name, &st);
 	kernel_unlock(node, tmp, true);
 	if (r < 0) {
-		unexpected(client, "create in tmp", r);
+		client_unexpected(client, "create in tmp", r);
 		return r;
 	}
 	*ret_ino = st.ino;
@@ -202,7 +103,7 @@ static int write_message(struct client *client, struct message *m, const char *n
 	fill(m->body, body, m->size);
 	for (size_t at = 0; r == 0 && at < m->size;) {
 		size_t n = MIN(m->size - at, 4096);
-		r = begin(client);
+		r = client_begin(client);
 		if (r < 0)
 			break;
 		ssize_t w = mf_fs_write(node->fs, handle, body + at, n, at, O_WRONLY, 1000);
@@ -212,30 +113,12 @@ static int write_message(struct client *client, struct message *m, const char *n
 		at += n;
 	}
 	if (r == 0)
-		r = begin(client);
+		r = client_begin(client);
 	if (r == 0)
 		r = mf_fs_fsync(node->fs, st.ino);
-	close_file(client, handle);
+	client_close(client, handle);
 	if (r < 0)
-		unexpected(client, "writing in tmp", r);
-	return r;
-}
-
-static int unlink_in(struct client *client, uint64_t parent, uint64_t ino, const char *name)
-{
-	int r = begin(client);
-
-	if (r < 0)
-		return r;
-	kernel_lock(client->node, parent, true);
-	if (ino)
-		kernel_lock(client->node, ino, true);
-	r = mf_fs_unlink(client->node->fs, parent, name);
-	if (r == 0)
-		kernel_drop(client->node, parent, name);
-	if (ino)
-		kernel_unlock(client->node, ino, true);
-	kernel_unlock(client->node, parent, true);
+		client_unexpected(client, "writing in tmp", r);
 	return r;
 }
 
@@ -260,13 +143,13 @@ static int deliver(struct client *client, bool by_link)
 	m->reg = check_register(label, CK_ABSENT);
 	dir_path(dir, path);
 	snprintf(tmp_path, sizeof(tmp_path), "u%u/tmp", dir / 2);
-	int r = walk(client, tmp_path, &tmp);
+	int r = client_walk(client, tmp_path, &tmp);
 	if (r == 0)
 		r = write_message(client, m, name, tmp, &ino);
 	if (r == 0)
-		r = walk(client, path, &to);
+		r = client_walk(client, path, &to);
 	if (r == 0)
-		r = begin(client);
+		r = client_begin(client);
 	if (r < 0)
 		return r;
 	Call *call = check_invoke(m->reg, CALL_CREATE, state, 0);
@@ -278,11 +161,11 @@ static int deliver(struct client *client, bool by_link)
 			kernel_entry(client, to, name, &st);
 		kernel_unlock(node, ino, true);
 		kernel_unlock(node, to, true);
-		check_return(call, outcome(client, r));
+		check_return(call, client_outcome(client, r));
 		if (r == 0)
 			check_durable(m->reg, check_moment());
 		/* What Postfix does not unlink stays until the unmount. */
-		if (r == 0 && unlink_in(client, tmp, ino, name) < 0)
+		if (r == 0 && client_unlink(client, tmp, ino, name) < 0)
 			return 0;
 	} else {
 		kernel_lock_two(node, tmp, to);
@@ -290,18 +173,18 @@ static int deliver(struct client *client, bool by_link)
 		r = mf_fs_rename(node->fs, tmp, name, to, name, 0);
 		kernel_unlock(node, ino, true);
 		kernel_unlock_two(node, tmp, to);
-		check_return(call, outcome(client, r));
+		check_return(call, client_outcome(client, r));
 		if (r == 0 && sched_chance(8000)) {
 			uint64_t moment = check_moment();
-			r = begin(client);
+			r = client_begin(client);
 			if (r == 0)
 				r = mf_fs_fsyncdir(node->fs, to);
-			if (r == 0 && !is_over(client))
+			if (r == 0 && !client_is_over(client))
 				check_durable(m->reg, moment);
 		}
 	}
 	if (r < 0)
-		unexpected(client, "delivery", r);
+		client_unexpected(client, "delivery", r);
 	return r;
 }
 
@@ -325,29 +208,29 @@ static int move(struct client *client, bool far)
 	dir_path(target, to_path);
 	message_name(m->id, state, from_name);
 	message_name(m->id, next, to_name);
-	int r = walk(client, from_path, &from);
+	int r = client_walk(client, from_path, &from);
 	if (r == 0)
-		r = walk(client, to_path, &to);
+		r = client_walk(client, to_path, &to);
 	if (r < 0)
 		return r;
 	/* The kernel knows the inode that it moves. */
 	Call *look = check_invoke(m->reg, CALL_LOOK, state, 0);
-	r = lookup(client, from, from_name, &ino);
-	check_return(look, is_trouble(r) ? CK_UNKNOWN : r == 0);
+	r = client_lookup(client, from, from_name, &ino);
+	check_return(look, client_is_trouble(r) ? CK_UNKNOWN : r == 0);
 	if (r == 0)
-		r = begin(client);
+		r = client_begin(client);
 	if (r < 0)
-		return is_trouble(r) ? r : 0;
+		return client_is_trouble(r) ? r : 0;
 	Call *call = check_invoke(m->reg, CALL_MOVE, state, next);
 	kernel_lock_two(node, from, to);
 	kernel_lock(node, ino, true);
 	r = mf_fs_rename(node->fs, from, from_name, to, to_name, 0);
 	kernel_unlock(node, ino, true);
 	kernel_unlock_two(node, from, to);
-	check_return(call, outcome(client, r));
+	check_return(call, client_outcome(client, r));
 	if (r < 0 && r != -ENOENT)
-		unexpected(client, "rename", r);
-	return is_trouble(r) ? r : 0;
+		client_unexpected(client, "rename", r);
+	return client_is_trouble(r) ? r : 0;
 }
 
 /* A hard link in another mailbox, as IMAP's COPY makes it. */
@@ -367,18 +250,18 @@ static int copy(struct client *client)
 	dir_path((state >> CK_DIR_SHIFT) - 1, from_path);
 	dir_path(target, to_path);
 	message_name(from->id, state, from_name);
-	int r = walk(client, from_path, &parent);
+	int r = client_walk(client, from_path, &parent);
 	if (r == 0)
-		r = walk(client, to_path, &to);
+		r = client_walk(client, to_path, &to);
 	if (r < 0)
 		return r;
 	Call *look = check_invoke(from->reg, CALL_LOOK, state, 0);
-	r = lookup(client, parent, from_name, &ino);
-	check_return(look, is_trouble(r) ? CK_UNKNOWN : r == 0);
+	r = client_lookup(client, parent, from_name, &ino);
+	check_return(look, client_is_trouble(r) ? CK_UNKNOWN : r == 0);
 	if (r == 0)
-		r = begin(client);
+		r = client_begin(client);
 	if (r < 0 || n_messages == MESSAGES_MAX)
-		return is_trouble(r) ? r : 0;
+		return client_is_trouble(r) ? r : 0;
 	struct message *m = &messages[n_messages];
 	*m = (struct message){ .id = n_messages, .body = from->body, .size = from->size };
 	n_messages++;
@@ -394,11 +277,11 @@ static int copy(struct client *client)
 	kernel_unlock(node, ino, true);
 	kernel_unlock(node, to, true);
 	/* The source may be gone since it was found. */
-	check_return(call, r == -ENOENT || r == -ESTALE ? CK_FAILED : outcome(client, r));
+	check_return(call, r == -ENOENT || r == -ESTALE ? CK_FAILED : client_outcome(client, r));
 	/* Only a link out of tmp is durable by itself. */
 	if (r < 0 && r != -ENOENT && r != -ESTALE)
-		unexpected(client, "copy", r);
-	return is_trouble(r) ? r : 0;
+		client_unexpected(client, "copy", r);
+	return client_is_trouble(r) ? r : 0;
 }
 
 static int expunge(struct client *client)
@@ -412,47 +295,47 @@ static int expunge(struct client *client)
 	int state = check_state(m->reg);
 	dir_path((state >> CK_DIR_SHIFT) - 1, path);
 	message_name(m->id, state, name);
-	int r = walk(client, path, &parent);
+	int r = client_walk(client, path, &parent);
 	if (r < 0)
 		return r;
 	Call *look = check_invoke(m->reg, CALL_LOOK, state, 0);
-	r = lookup(client, parent, name, &ino);
-	check_return(look, is_trouble(r) ? CK_UNKNOWN : r == 0);
+	r = client_lookup(client, parent, name, &ino);
+	check_return(look, client_is_trouble(r) ? CK_UNKNOWN : r == 0);
 	if (r < 0)
-		return is_trouble(r) ? r : 0;
+		return client_is_trouble(r) ? r : 0;
 	Call *call = check_invoke(m->reg, CALL_REMOVE, state, 0);
-	r = unlink_in(client, parent, ino, name);
-	check_return(call, outcome(client, r));
+	r = client_unlink(client, parent, ino, name);
+	check_return(call, client_outcome(client, r));
 	if (r < 0 && r != -ENOENT)
-		unexpected(client, "unlink", r);
-	return is_trouble(r) ? r : 0;
+		client_unexpected(client, "unlink", r);
+	return client_is_trouble(r) ? r : 0;
 }
 
 static int read_body(struct client *client, const struct message *m, uint64_t ino)
 {
 	g_autofree char *want = g_malloc(m->size + 1), *got = g_malloc(m->size + 2);
 	MfHandle *handle;
-	int r = begin(client);
+	int r = client_begin(client);
 
 	if (r == 0)
 		r = mf_fs_open_file(client->node->fs, ino, O_RDONLY, client->id + 1, &handle);
 	if (r < 0) {
 		/* It may be gone since it was found. */
 		if (r != -ENOENT && r != -ESTALE)
-			unexpected(client, "open", r);
-		return is_trouble(r) ? r : 0;
+			client_unexpected(client, "open", r);
+		return client_is_trouble(r) ? r : 0;
 	}
 	/* It may be removed meanwhile, here or elsewhere. */
 	if (sched_chance(3000))
 		sched_sleep(sched_between(0, 2000000));
-	r = begin(client);
+	r = client_begin(client);
 	ssize_t n = r < 0 ? r : mf_fs_read(client->node->fs, handle, got, m->size + 1, 0);
 	fill(m->body, want, m->size);
 	if (n >= 0 && ((size_t)n != m->size || memcmp(got, want, m->size) != 0))
 		sched_fail("message %u: %zd bytes, not the %zu that were written", m->id, n, m->size);
 	if (n < 0)
-		unexpected(client, "read", (int)n);
-	close_file(client, handle);
+		client_unexpected(client, "read", (int)n);
+	client_close(client, handle);
 	return n < 0 ? (int)n : 0;
 }
 
@@ -466,17 +349,17 @@ static int look(struct client *client, struct message *m)
 		return 0;
 	dir_path((state >> CK_DIR_SHIFT) - 1, path);
 	message_name(m->id, state, name);
-	int r = walk(client, path, &parent);
+	int r = client_walk(client, path, &parent);
 	if (r < 0)
 		return r;
 	Call *call = check_invoke(m->reg, CALL_LOOK, state, 0);
-	r = lookup(client, parent, name, &ino);
-	check_return(call, is_trouble(r) ? CK_UNKNOWN : r == 0);
+	r = client_lookup(client, parent, name, &ino);
+	check_return(call, client_is_trouble(r) ? CK_UNKNOWN : r == 0);
 	if (r == 0 && sched_chance(5000))
 		r = read_body(client, m, ino);
 	if (r < 0 && r != -ENOENT)
-		unexpected(client, "lookup", r);
-	return is_trouble(r) ? r : 0;
+		client_unexpected(client, "lookup", r);
+	return client_is_trouble(r) ? r : 0;
 }
 
 static int parse_flags(const char *flags)
@@ -504,9 +387,9 @@ static int list(struct client *client, unsigned dir)
 	uint64_t ino;
 
 	dir_path(dir, path);
-	int r = walk(client, path, &ino);
+	int r = client_walk(client, path, &ino);
 	if (r == 0)
-		r = begin(client);
+		r = client_begin(client);
 	if (r < 0)
 		return r;
 	for (unsigned i = 0; i < n; i++)
@@ -533,7 +416,7 @@ static int list(struct client *client, unsigned dir)
 	for (unsigned i = 0; i < n; i++)
 		check_return(seen[i], r < 0 ? CK_UNKNOWN : state[i]);
 	if (r < 0)
-		unexpected(client, path, r);
+		client_unexpected(client, path, r);
 	else
 		mf_listing_free(listing);
 	return r;
@@ -559,7 +442,7 @@ static int set_lock(struct client *client, MfHandle *handle, enum mf_filelock_sp
 	g_autoptr(GArray) done = mf_filelock_done_new();
 	bool park = type != MF_FILELOCK_UNLOCK;
 	struct wait *wait = g_new0(struct wait, 1);
-	int r = park ? begin(client) : 0;
+	int r = park ? client_begin(client) : 0;
 
 	if (r < 0)
 		return r;
@@ -587,23 +470,23 @@ static int set_lock(struct client *client, MfHandle *handle, enum mf_filelock_sp
 static int open_in(struct client *client, const char *dir, const char *name, MfHandle **ret_handle)
 {
 	uint64_t parent, ino;
-	int r = walk(client, dir, &parent);
+	int r = client_walk(client, dir, &parent);
 
 	if (r == 0)
-		r = lookup(client, parent, name, &ino);
+		r = client_lookup(client, parent, name, &ino);
 	if (r == 0)
-		r = begin(client);
+		r = client_begin(client);
 	if (r == 0)
 		r = mf_fs_open_file(client->node->fs, ino, O_RDWR, client->id + 1, ret_handle);
 	if (r < 0)
-		unexpected(client, name, r);
+		client_unexpected(client, name, r);
 	return r;
 }
 
 static int read_value(struct client *client, Register *reg, MfHandle *handle, int *ret_value)
 {
 	int value = 0;
-	int r = begin(client);
+	int r = client_begin(client);
 
 	if (r < 0)
 		return r;
@@ -611,7 +494,7 @@ static int read_value(struct client *client, Register *reg, MfHandle *handle, in
 	ssize_t n = mf_fs_read(client->node->fs, handle, &value, sizeof(value), 0);
 	check_return(call, n < 0 ? CK_UNKNOWN : n == sizeof(value) ? value : 0);
 	if (n < 0)
-		unexpected(client, check_name(reg), (int)n);
+		client_unexpected(client, check_name(reg), (int)n);
 	*ret_value = value;
 	return n < 0 ? (int)n : 0;
 }
@@ -632,7 +515,7 @@ static int count(struct client *client)
 	r = set_lock(client, handle, space, MF_FILELOCK_WRITE);
 	if (r == 0) {
 		/* A mount that is over may believe what it likes: it can change nothing any more. */
-		bool valid = !is_over(client);
+		bool valid = !client_is_over(client);
 		if (valid && holders[i] && !check_reign_is_lost(holder_reign[i]))
 			sched_fail("%s: two hold its lock: reigns %d and %d", name, holder_reign[i], client->reign);
 		if (valid) {
@@ -641,29 +524,29 @@ static int count(struct client *client)
 		}
 		r = read_value(client, counters[i], handle, &last);
 		if (r == 0)
-			r = begin(client);
+			r = client_begin(client);
 		if (r == 0) {
 			int value = last = ++next_value;
 			Call *call = check_invoke(counters[i], CALL_WRITE, value, 0);
 			ssize_t n = mf_fs_write(node->fs, handle, &value, sizeof(value), 0, O_RDWR, 1000);
 			check_return(call, n == sizeof(value) ? 0 : CK_UNKNOWN);
 			if (n < 0)
-				unexpected(client, name, (int)n);
+				client_unexpected(client, name, (int)n);
 			r = n < 0 ? (int)n : 0;
 		}
 		if (r == 0 && sched_chance(5000)) {
 			uint64_t moment = check_moment();
-			r = begin(client);
+			r = client_begin(client);
 			if (r == 0)
 				r = mf_fs_fsync(node->fs, mf_handle_ino(handle));
-			if (r == 0 && !is_over(client))
+			if (r == 0 && !client_is_over(client))
 				check_durable(counters[i], moment);
 		}
 		int again = last;
 		if (r == 0)
 			r = read_value(client, counters[i], handle, &again);
 		/* Also what the register allows: somebody else's change that was never answered. */
-		if (r == 0 && again != last && valid && !is_over(client))
+		if (r == 0 && again != last && valid && !client_is_over(client))
 			sched_fail("%s: %d became %d under the lock", name, last, again);
 		if (holders[i] == client && holder_reign[i] == client->reign)
 			holders[i] = NULL;
@@ -672,9 +555,9 @@ static int count(struct client *client)
 	} else if (r == -EINTR) {
 		r = 0; /* the signal */
 	} else {
-		unexpected(client, "lock", r);
+		client_unexpected(client, "lock", r);
 	}
-	close_file(client, handle);
+	client_close(client, handle);
 	return r;
 }
 
@@ -690,7 +573,7 @@ static int peek(struct client *client)
 	if (r < 0)
 		return r;
 	r = read_value(client, counters[i], handle, &value);
-	close_file(client, handle);
+	client_close(client, handle);
 	return r;
 }
 
@@ -706,24 +589,24 @@ static int toggle_dir(struct client *client)
 	uint64_t parent, ino = 0;
 
 	snprintf(name, sizeof(name), "x%u", i);
-	int r = walk(client, "d", &parent);
+	int r = client_walk(client, "d", &parent);
 	if (r < 0)
 		return r;
 	/* The kernel looks first. */
 	Call *test = check_invoke(dirs[i], CALL_TEST, 0, 0);
-	r = lookup(client, parent, name, &ino);
-	check_return(test, is_trouble(r) ? CK_UNKNOWN : r == 0);
-	if (is_trouble(r))
+	r = client_lookup(client, parent, name, &ino);
+	check_return(test, client_is_trouble(r) ? CK_UNKNOWN : r == 0);
+	if (client_is_trouble(r))
 		return r;
 	if (make ? r == 0 : r < 0)
 		return 0;
-	r = begin(client);
+	r = client_begin(client);
 	if (r < 0)
 		return r;
 	Call *call = check_invoke(dirs[i], make ? CALL_CREATE : CALL_CLEAR, 1, 0);
 	kernel_lock(node, parent, true);
 	if (make) {
-		r = mf_fs_mkdir(node->fs, parent, name, S_IFDIR | 0700, &cred, &st);
+		r = mf_fs_mkdir(node->fs, parent, name, S_IFDIR | 0700, &client_cred, &st);
 		if (r == 0)
 			kernel_entry(client, parent, name, &st);
 	} else {
@@ -734,10 +617,10 @@ static int toggle_dir(struct client *client)
 		kernel_unlock(node, ino, true);
 	}
 	kernel_unlock(node, parent, true);
-	check_return(call, outcome(client, r));
+	check_return(call, client_outcome(client, r));
 	if (r < 0 && r != -ENOENT && r != -EEXIST)
-		unexpected(client, make ? "mkdir" : "rmdir", r);
-	return is_trouble(r) ? r : 0;
+		client_unexpected(client, make ? "mkdir" : "rmdir", r);
+	return client_is_trouble(r) ? r : 0;
 }
 
 static int dotlock(struct client *client)
@@ -750,35 +633,35 @@ static int dotlock(struct client *client)
 	uint64_t parent;
 
 	snprintf(name, sizeof(name), "file%u.excl", i);
-	int r = walk(client, "p", &parent);
+	int r = client_walk(client, "p", &parent);
 	if (r == 0)
-		r = begin(client);
+		r = client_begin(client);
 	if (r < 0)
 		return r;
 	int mine = ++next_value;
 	Call *call = check_invoke(dotlocks[i], CALL_CREATE, mine, 0);
 	kernel_lock(node, parent, true);
-	r = mf_fs_create(node->fs, parent, name, S_IFREG | 0600, O_WRONLY | O_CREAT | O_EXCL, &cred, &st, &handle);
+	r = mf_fs_create(node->fs, parent, name, S_IFREG | 0600, O_WRONLY | O_CREAT | O_EXCL, &client_cred, &st, &handle);
 	if (r == 0)
 		kernel_entry(client, parent, name, &st);
 	kernel_unlock(node, parent, true);
-	check_return(call, outcome(client, r));
+	check_return(call, client_outcome(client, r));
 	if (r == 0) {
-		close_file(client, handle);
+		client_close(client, handle);
 		if (sched_chance(5000))
 			sched_sleep(sched_between(0, 1500000));
 		call = check_invoke(dotlocks[i], CALL_CLEAR, 0, 0); /* or that of who broke ours */
-		r = unlink_in(client, parent, st.ino, name);
-		check_return(call, outcome(client, r));
+		r = client_unlink(client, parent, st.ino, name);
+		check_return(call, client_outcome(client, r));
 	} else if (r == -EEXIST && sched_chance(2000)) {
 		/* Stale, thinks somebody. */
 		call = check_invoke(dotlocks[i], CALL_CLEAR, 0, 0);
-		r = unlink_in(client, parent, 0, name);
-		check_return(call, outcome(client, r));
+		r = client_unlink(client, parent, 0, name);
+		check_return(call, client_outcome(client, r));
 	}
 	if (r < 0 && r != -EEXIST && r != -ENOENT)
-		unexpected(client, "dotlock", r);
-	return is_trouble(r) ? r : 0;
+		client_unexpected(client, "dotlock", r);
+	return client_is_trouble(r) ? r : 0;
 }
 
 /* Which of them are there. */
@@ -790,10 +673,10 @@ static int list_dirs(struct client *client)
 	MfListing *listing;
 	struct mf_listed item;
 	uint64_t ino;
-	int r = walk(client, "d", &ino);
+	int r = client_walk(client, "d", &ino);
 
 	if (r == 0)
-		r = begin(client);
+		r = client_begin(client);
 	if (r < 0)
 		return r;
 	for (unsigned i = 0; i < DIRS; i++)
@@ -809,7 +692,7 @@ static int list_dirs(struct client *client)
 	for (unsigned i = 0; i < DIRS; i++)
 		check_return(test[i], r < 0 ? CK_UNKNOWN : seen[i]);
 	if (r < 0)
-		unexpected(client, "listing d", r);
+		client_unexpected(client, "listing d", r);
 	else
 		mf_listing_free(listing);
 	return r;
@@ -830,36 +713,36 @@ static int replace(struct client *client)
 
 	snprintf(name, sizeof(name), "slot%u", i);
 	snprintf(new_name, sizeof(new_name), "slot%u.%d", i, value);
-	int r = walk(client, "p", &parent);
+	int r = client_walk(client, "p", &parent);
 	if (r == 0)
-		r = begin(client);
+		r = client_begin(client);
 	if (r < 0)
 		return r;
 	kernel_lock(node, parent, true);
-	r = mf_fs_create(node->fs, parent, new_name, S_IFREG | 0600, O_WRONLY | O_CREAT | O_EXCL, &cred, &st, &handle);
+	r = mf_fs_create(node->fs, parent, new_name, S_IFREG | 0600, O_WRONLY | O_CREAT | O_EXCL, &client_cred, &st, &handle);
 	if (r == 0)
 		kernel_entry(client, parent, new_name, &st);
 	kernel_unlock(node, parent, true);
 	if (r < 0) {
-		unexpected(client, new_name, r);
+		client_unexpected(client, new_name, r);
 		return r;
 	}
 	uint64_t ino = st.ino;
-	r = begin(client);
+	r = client_begin(client);
 	if (r == 0) {
 		ssize_t n = mf_fs_write(node->fs, handle, &value, sizeof(value), 0, O_WRONLY, 1000);
 		r = n < 0 ? (int)n : 0;
 	}
-	close_file(client, handle);
+	client_close(client, handle);
 	if (r == 0) {
-		r = lookup(client, parent, name, &old);
+		r = client_lookup(client, parent, name, &old);
 		if (r == -ENOENT)
 			r = 0;
 	}
 	if (r == 0)
-		r = begin(client);
+		r = client_begin(client);
 	if (r < 0) {
-		unexpected(client, new_name, r);
+		client_unexpected(client, new_name, r);
 		return r;
 	}
 	Call *call = check_invoke(slots[i], CALL_WRITE, value, 0);
@@ -876,15 +759,15 @@ static int replace(struct client *client)
 		kernel_unlock(node, old, true);
 	kernel_unlock(node, ino, true);
 	kernel_unlock_two(node, parent, parent);
-	check_return(call, outcome(client, r));
+	check_return(call, client_outcome(client, r));
 	if (r < 0)
-		unexpected(client, name, r);
+		client_unexpected(client, name, r);
 	else if (sched_chance(3000)) {
 		uint64_t moment = check_moment();
-		r = begin(client);
+		r = client_begin(client);
 		if (r == 0)
 			r = mf_fs_fsyncdir(node->fs, parent);
-		if (r == 0 && !is_over(client))
+		if (r == 0 && !client_is_over(client))
 			check_durable(slots[i], moment);
 	}
 	return r;
@@ -901,40 +784,40 @@ static int read_slot(struct client *client)
 	MfHandle *handle;
 
 	snprintf(name, sizeof(name), "slot%u", i);
-	int r = walk(client, "p", &parent);
+	int r = client_walk(client, "p", &parent);
 	if (r < 0)
 		return r;
 	Call *call = check_invoke(slots[i], CALL_READ, 0, 0);
-	r = lookup(client, parent, name, &ino);
+	r = client_lookup(client, parent, name, &ino);
 	if (r == -ENOENT) {
 		check_return(call, CK_ABSENT);
 		return 0;
 	}
 	if (r == 0)
-		r = begin(client);
+		r = client_begin(client);
 	if (r == 0)
 		r = mf_fs_open_file(node->fs, ino, O_RDONLY, client->id + 1, &handle);
 	if (r < 0) {
 		check_return(call, CK_UNKNOWN);
 		/* It may be gone since it was found. */
 		if (r != -ENOENT && r != -ESTALE)
-			unexpected(client, name, r);
-		return is_trouble(r) ? r : 0;
+			client_unexpected(client, name, r);
+		return client_is_trouble(r) ? r : 0;
 	}
 	ssize_t n = mf_fs_read(node->fs, handle, &value, sizeof(value), 0);
 	check_return(call, n == sizeof(value) ? value : CK_UNKNOWN);
-	if (n >= 0 && n != sizeof(value) && !is_over(client))
+	if (n >= 0 && n != sizeof(value) && !client_is_over(client))
 		sched_fail("%s: %zd bytes", name, n);
 	if (n == sizeof(value) && sched_chance(5000)) {
 		sched_sleep(sched_between(0, 3000000));
-		r = begin(client);
+		r = client_begin(client);
 		n = r < 0 ? r : mf_fs_read(node->fs, handle, &again, sizeof(again), 0);
-		if (n >= 0 && again != value && !is_over(client))
+		if (n >= 0 && again != value && !client_is_over(client))
 			sched_fail("%s: %d became %d (%zd bytes) while it was open", name, value, again, n);
 	}
 	if (n < 0)
-		unexpected(client, name, (int)n);
-	close_file(client, handle);
+		client_unexpected(client, name, (int)n);
+	client_close(client, handle);
 	return n < 0 ? (int)n : 0;
 }
 
@@ -947,9 +830,11 @@ int workload_step(struct client *client)
 	int r;
 
 	client->reign = sched_reign(client->node->life);
-	if (what < 16)
+	if (what < 12)
 		r = deliver(client, true);
-	else if (what < 26)
+	else if (what < 20)
+		r = folders_step(client);
+	else if (what < 27)
 		r = deliver(client, false);
 	else if (what < 42)
 		r = move(client, false);
@@ -986,7 +871,7 @@ int workload_step(struct client *client)
 static uint64_t must_mkdir(struct node *node, uint64_t parent, const char *name)
 {
 	struct mf_stat st;
-	int r = mf_fs_mkdir(node->fs, parent, name, S_IFDIR | 0700, &cred, &st);
+	int r = mf_fs_mkdir(node->fs, parent, name, S_IFDIR | 0700, &client_cred, &st);
 
 	if (r < 0)
 		sched_fail("mkdir %s: %s", name, strerror(-r));
@@ -1012,7 +897,7 @@ void workload_setup(struct node *node)
 		struct mf_stat st;
 		int value = 1;
 		snprintf(name, sizeof(name), "count%u", i);
-		int r = mf_fs_create(node->fs, plain, name, S_IFREG | 0600, O_WRONLY | O_CREAT, &cred, &st, &handle);
+		int r = mf_fs_create(node->fs, plain, name, S_IFREG | 0600, O_WRONLY | O_CREAT, &client_cred, &st, &handle);
 		if (r < 0 || mf_fs_write(node->fs, handle, &value, sizeof(value), 0, O_WRONLY, 0) != sizeof(value))
 			sched_fail("cannot make %s", name);
 		mf_fs_answered(node->fs, &st);
@@ -1092,15 +977,17 @@ void workload_verify(struct node *node)
 		if (r == 0) {
 			int value;
 			r = read_value(&client, counters[i], handle, &value);
-			close_file(&client, handle);
+			client_close(&client, handle);
 		}
 	}
+	if (r == 0)
+		r = folders_verify(&client);
 	/* Who only reads leaves to others what is to be deleted. */
 	for (unsigned i = 0; r == 0 && i < 2; i++) {
 		uint64_t ino;
 		struct mf_stat st;
 		struct mf_attr attr = { .mode = 0700 };
-		r = walk(&client, i ? "p" : "d", &ino);
+		r = client_walk(&client, i ? "p" : "d", &ino);
 		if (r == 0)
 			r = mf_fs_setattr(node->fs, ino, &attr, MF_SET_MODE, &st);
 	}

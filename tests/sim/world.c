@@ -420,6 +420,7 @@ static void choose_faults(void)
 		return;
 	cluster_faults.slow = sched_chance(5000) ? sched_below(1500) : 0;
 	cluster_faults.twice = sched_below(2000);
+	cluster_faults.unheard = sched_chance(3000) ? sched_below(2000) : 0;
 	if (level == 1)
 		return;
 	cluster_faults.lost = sched_chance(3000) ? sched_below(200) : 0;

@@ -61,4 +61,3 @@ int workload_step(struct client *client);
 void workload_verify(struct node *node);
 /* After it: no bytes are left that nothing names. */
 void workload_check_leaks(void);
-uint64_t workload_calls(void);
