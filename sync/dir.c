@@ -9,6 +9,7 @@
 #include "sync/hold.h"
 #include "sync/inode.h"
 #include "sync/kernel.h"
+#include "sync/locks.h"
 #include "sync/message.h"
 #include "sync/opened.h"
 #include "sync/reaper.h"
@@ -255,6 +256,9 @@ void mf_dir_free_if_unused(MfDir *dir)
 	} else if (!dir_is_clean(dir)) {
 		return;
 	}
+	/* A lock that ended is in the records until the lease goes. */
+	if (dir->lease.mode == MF_LEASE_EXCLUSIVE && !dir->inode->removed && !dir->fs->stopping && mf_locks_any(dir))
+		return;
 	if (flush_times(dir))
 		return;
 	drop_entries(dir, NULL);

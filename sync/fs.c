@@ -130,6 +130,7 @@ static void fs_free(MfFs *fs)
 	g_hash_table_unref(fs->references);
 	g_hash_table_unref(fs->removed);
 	g_hash_table_unref(fs->held);
+	g_hash_table_unref(fs->unused);
 	g_hash_table_unref(fs->lock_requests);
 	mf_filelock_free(fs->locks);
 	mf_stripecache_free(fs->cache);
@@ -176,6 +177,7 @@ int mf_fs_open(MfPool *pool, MfNode *node, const struct mf_conf *conf, MfFs **re
 	g_cond_init(&fs->reopen_cond);
 	g_queue_init(&fs->reopens);
 	fs->held = g_hash_table_new(NULL, NULL);
+	fs->unused = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, NULL);
 	fs->lock_requests = g_hash_table_new(NULL, NULL);
 	fs->inodes = g_hash_table_new(g_int64_hash, g_int64_equal);
 	fs->unnamed = g_hash_table_new(NULL, NULL);

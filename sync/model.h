@@ -197,6 +197,7 @@ struct MfFs {
 	GQueue reopens;		 /* of reopen.c */
 	bool reopens_expire;	 /* its job runs */
 	GCond reopen_cond;
+	GHashTable *unused;	 /* "o/..." keys: answers of other nodes about directories that we share */
 	bool reaps_wait;	 /* for other nodes to close files: they are to be asked */
 	bool locks_wait;	 /* requests of lock_requests, at other nodes */
 	unsigned sending;	 /* notices whose fate is not known yet */

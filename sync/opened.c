@@ -41,6 +41,13 @@ int mf_opened_take(MfDir *dir, GArray *kvs)
 			g_hash_table_add(dir->noted_open, g_memdup2(&ino, sizeof(ino)));
 			break;
 		case MF_HOLDER_LIVE: {
+			/* Who has told us so while we could not change anything. */
+			if (dir->lease.mode == MF_LEASE_EXCLUSIVE && g_hash_table_remove(fs->unused, key)) {
+				drop_record(dir, key);
+				break;
+			}
+			if (g_hash_table_contains(fs->unused, key))
+				break;
 			GArray *list = g_hash_table_lookup(dir->foreign_open, &ino);
 			uint32_t inc = (uint32_t)incarnation;
 			if (!list) {
@@ -158,9 +165,10 @@ void mf_opened_closed(MfFs *fs, MfInode *inode)
 static void drop_elsewhere(MfDir *dir, uint64_t ino, uint32_t incarnation)
 {
 	GArray *list = g_hash_table_lookup(dir->foreign_open, &ino);
+	bool shared = dir->lease.mode == MF_LEASE_SHARED;
 
 	/* What is given up changes no more: who takes it reads the records again, and asks again. */
-	if (!list || dir->lease.mode != MF_LEASE_EXCLUSIVE || dir->draining)
+	if (!list || dir->lease.mode == MF_LEASE_NONE || dir->draining)
 		return;
 	for (unsigned i = 0; i < list->len; i++) {
 		if (g_array_index(list, uint32_t, i) != incarnation)
@@ -169,7 +177,10 @@ static void drop_elsewhere(MfDir *dir, uint64_t ino, uint32_t incarnation)
 		g_array_remove_index(list, i);
 		if (list->len == 0)
 			g_hash_table_remove(dir->foreign_open, &ino);
-		drop_record(dir, key);
+		if (shared)
+			g_hash_table_add(dir->fs->unused, g_steal_pointer(&key));
+		else
+			drop_record(dir, key);
 		mf_reaper_released(dir, ino);
 		return;
 	}

@@ -227,10 +227,12 @@ static void run(MfFs *fs, void *arg)
 	if (r == 0 && job->rec.kind == MF_KIND_DIR)
 		g_hash_table_remove(fs->removed, &job->rec.ino);
 	if (job->dir) {
-		/* On failure, or when the lease is gone, the record stays: the next load of the directory tries again. */
+		/* On failure, or when the lease is gone, the record stays: the next who takes the lease tries again. */
 		MfShard *shard = shard_with(job->dir, job->key);
 		if (r == 0 && shard && !shard->gone && may_change(job->dir))
 			mf_dir_set_value(job->dir, shard, job->key, NULL);
+		else if (!fs->closing)
+			mf_sweep_ask(fs, &fs->reaps_wait);
 		mf_dir_unpin(job->dir);
 	} else if (r < 0 && fs->closing) {
 		fs->unreaped = r;
@@ -467,16 +469,44 @@ void mf_reaper_recover(MfShard *shard, GArray *kvs)
 			g_array_append_val(inode->reaps, reap);
 			continue;
 		}
-		/* Who only reads leaves it to one who may change the list. */
-		if (shard->dir->lease.mode == MF_LEASE_EXCLUSIVE && !is_in_use(shard->dir, inode, rec.ino))
+		if (is_in_use(shard->dir, inode, rec.ino))
+			continue;
+		/* Who only reads may not change the list; perhaps somebody else soon does. */
+		if (shard->dir->lease.mode == MF_LEASE_EXCLUSIVE)
 			start(fs, &rec, shard);
+		else
+			mf_sweep_ask(fs, &fs->reaps_wait);
 	}
+}
+
+/* Of a directory that everybody reads: with the exclusive lease comes what is to be deleted. */
+static void take_exclusively(MfFs *fs, void *arg)
+{
+	MfInode *inode = arg;
+	enum mf_space space;
+	MfDir *dir;
+
+	g_mutex_lock(&fs->lock);
+	/* If it fails, the next who takes the lease does it. */
+	if (!inode->removed && mf_dir_get(fs, inode, MF_LEASE_EXCLUSIVE, &dir, &space) == 0)
+		mf_dir_put(dir);
+	mf_inode_unpin(fs, inode);
+	fs->reaping--;
+	g_cond_broadcast(&fs->reap_cond);
+	g_mutex_unlock(&fs->lock);
 }
 
 void mf_reaper_released(MfDir *dir, uint64_t ino)
 {
 	g_autofree char *prefix = mf_key_number(MF_KEY_REAP, ino);
 
+	if (dir->lease.mode == MF_LEASE_SHARED) {
+		if (mf_reaper_has(dir, ino) && !is_in_use(dir, mf_inode_find(dir->fs, ino), ino)) {
+			dir->fs->reaping++;
+			mf_fs_work(dir->fs, take_exclusively, mf_inode_pin(dir->inode));
+		}
+		return;
+	}
 	for (unsigned i = 0; i < dir->shards->len; i++) {
 		MfShard *shard = dir->shards->pdata[i];
 		GHashTableIter iter;
@@ -514,8 +544,29 @@ bool mf_reaper_has(const MfDir *dir, uint64_t ino)
 
 void mf_reaper_ask(MfDir *dir, uint64_t ino)
 {
-	if (dir->lease.mode == MF_LEASE_EXCLUSIVE && !dir->draining && mf_reaper_has(dir, ino))
+	if (dir->lease.mode != MF_LEASE_NONE && !dir->draining && mf_reaper_has(dir, ino))
 		mf_opened_ask(dir, ino);
+}
+
+/* Inodes of its to-delete list that nobody here has open. */
+static GArray *waiting(MfDir *dir)
+{
+	GArray *inos = g_array_new(false, false, sizeof(uint64_t));
+	GHashTableIter iter;
+	gpointer key;
+
+	for (unsigned i = 0; i < dir->shards->len; i++) {
+		g_hash_table_iter_init(&iter, ((MfShard *)dir->shards->pdata[i])->values);
+		while (g_hash_table_iter_next(&iter, &key, NULL)) {
+			uint64_t ino;
+			if (!mf_key_parse_number(key, MF_KEY_REAP, &ino))
+				continue;
+			const MfInode *inode = mf_inode_find(dir->fs, ino);
+			if (!inode || !mf_inode_is_held(inode))
+				g_array_append_val(inos, ino);
+		}
+	}
+	return inos;
 }
 
 void mf_reaper_ask_all(MfFs *fs)
@@ -525,20 +576,20 @@ void mf_reaper_ask_all(MfFs *fs)
 	fs->reaps_wait = false;
 	for (GList *link = fs->dir_lru.head; link; link = link->next) {
 		MfDir *dir = link->data;
-		if (dir->lease.mode == MF_LEASE_EXCLUSIVE && g_hash_table_size(dir->foreign_open) > 0)
+		bool shared = dir->lease.mode == MF_LEASE_SHARED;
+		if (shared || (dir->lease.mode == MF_LEASE_EXCLUSIVE && g_hash_table_size(dir->foreign_open) > 0))
 			g_ptr_array_add(dirs, mf_dir_pin(dir));
 	}
 	for (unsigned i = 0; i < dirs->len; i++) {
 		MfDir *dir = dirs->pdata[i];
-		g_autoptr(GPtrArray) inos = mf_table_keys(dir->foreign_open);
-		g_autoptr(GArray) asked = g_array_new(false, false, sizeof(uint64_t));
+		g_autoptr(GArray) inos = waiting(dir);
 		for (unsigned n = 0; n < inos->len; n++) {
-			uint64_t ino = *(uint64_t *)inos->pdata[n];
-			if (mf_reaper_has(dir, ino) && is_in_use_elsewhere(dir, ino))
-				g_array_append_val(asked, ino);
+			uint64_t ino = g_array_index(inos, uint64_t, n);
+			if (is_in_use_elsewhere(dir, ino))
+				mf_opened_ask(dir, ino);
+			else if (dir->lease.mode == MF_LEASE_SHARED)
+				mf_reaper_released(dir, ino);
 		}
-		for (unsigned n = 0; n < asked->len; n++)
-			mf_opened_ask(dir, g_array_index(asked, uint64_t, n));
 		mf_dir_unpin(dir);
 	}
 }

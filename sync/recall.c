@@ -488,8 +488,11 @@ static void yield(MfFs *fs, void *arg)
 		fs->recalls++;
 	dir->yielding = dir->draining = dir->stuck = false;
 	g_cond_broadcast(&dir->cond);
+	/* Nobody gets the lease of what is removed. */
 	for (unsigned i = 0; dir->inode->removed && !fs->closing && i < dir->waiters->len; i++)
 		mf_reaper_recalled(fs, dir->inode->ino, g_array_index(dir->waiters, struct mf_waiter, i).incarnation);
+	if (dir->inode->removed)
+		g_array_set_size(dir->waiters, 0);
 	if (dir->waiters->len > 0 && dir->lease.mode != MF_LEASE_NONE && !fs->closing && !dir->acquiring)
 		mf_recall_pending(dir);
 	MfInode *inode = mf_inode_pin(dir->inode);

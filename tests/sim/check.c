@@ -493,7 +493,7 @@ static void check_lease(const struct cluster_change *c)
 			sched_fail("%s: incarnation %u changed it without a lease", c->oid, c->incarnation);
 		/* Who leaves a shared lease says what it has open. */
 		for (unsigned i = 0; c->keys && i < c->keys->len && before.mode == MF_LEASE_SHARED; i++)
-			if (!g_str_has_prefix(c->keys->pdata[i], MF_KEY_OPEN))
+			if (!is_marker_removal(c) && !g_str_has_prefix(c->keys->pdata[i], MF_KEY_OPEN))
 				sched_fail("%s: incarnation %u changed it under a shared lease", c->oid, c->incarnation);
 	}
 	if (had)

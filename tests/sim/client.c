@@ -40,19 +40,30 @@ bool client_is_trouble(int r)
 	return r == -ETIMEDOUT || r == -EIO || r == -ESHUTDOWN;
 }
 
+/* fuse/reply.c: what was read may have changed by now. */
+static bool is_too_late(const struct client *client)
+{
+	return mf_node_is_due(client->node->node) && mf_node_check(client->node->node) < 0;
+}
+
 int client_lookup(struct client *client, uint64_t parent, const char *name, uint64_t *ret_ino)
 {
 	struct node *node = client->node;
 	struct mf_stat st;
 
+	/* After the fence, before the kernel is made to forget, it says what was: of what was not durable that may be too much. */
 	if (kernel_find(client, parent, name, ret_ino))
-		return 0;
+		return mf_node_is_fenced(node->node) ? -EIO : 0;
 	int r = client_begin(client);
 	if (r < 0)
 		return r;
 	kernel_lock(node, parent, false);
 	r = mf_fs_lookup(node->fs, parent, name, client->id + 1, &st);
-	if (r == 0) {
+	if (r == 0 && is_too_late(client)) {
+		mf_fs_answered(node->fs, &st);
+		mf_fs_forget(node->fs, st.ino, 1);
+		r = -EIO;
+	} else if (r == 0) {
 		kernel_entry(client, parent, name, &st);
 		*ret_ino = st.ino;
 	} else {
@@ -60,6 +71,25 @@ int client_lookup(struct client *client, uint64_t parent, const char *name, uint
 	}
 	kernel_unlock(node, parent, false);
 	return r;
+}
+
+int client_list(struct client *client, uint64_t dir, MfListing **ret)
+{
+	kernel_lock(client->node, dir, false);
+	int r = mf_fs_list(client->node->fs, dir, ret);
+	kernel_unlock(client->node, dir, false);
+	if (r == 0 && is_too_late(client)) {
+		mf_listing_free(*ret);
+		r = -EIO;
+	}
+	return r;
+}
+
+ssize_t client_read(struct client *client, MfHandle *handle, void *data, size_t len)
+{
+	ssize_t n = mf_fs_read(client->node->fs, handle, data, len, 0);
+
+	return n >= 0 && is_too_late(client) ? -EIO : n;
 }
 
 int client_walk(struct client *client, const char *path, uint64_t *ret_ino)

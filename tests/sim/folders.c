@@ -195,11 +195,11 @@ static int put(struct client *client, const struct folder *f)
 	check_return(call, is_stale(r) ? CK_FAILED : client_outcome(client, r));
 	if (r == 0) {
 		uint64_t moment = check_moment();
-		client_close(client, handle);
 		/* And with it all that leads to it. */
 		if (sched_chance(3000) && client_begin(client) == 0 && mf_fs_fsync(node->fs, st.ino) == 0 &&
 			!client_is_over(client))
 			check_durable(f->item, moment);
+		client_close(client, handle);
 	} else if (!is_stale(r) && r != -EEXIST) {
 		client_unexpected(client, "create in a folder", r);
 	}
@@ -228,7 +228,6 @@ static int take(struct client *client, const struct folder *f)
 
 static int list(struct client *client, unsigned parent)
 {
-	struct node *node = client->node;
 	unsigned n = n_folders;
 	Call *seen[FOLDERS_MAX];
 	int state[FOLDERS_MAX] = { 0 };
@@ -243,9 +242,7 @@ static int list(struct client *client, unsigned parent)
 		return r;
 	for (unsigned i = 0; i < n; i++)
 		seen[i] = check_invoke(folders[i].reg, CALL_SEE, (int)parent + 1, 0);
-	kernel_lock(node, dir, false);
-	r = mf_fs_list(node->fs, dir, &listing);
-	kernel_unlock(node, dir, false);
+	r = client_list(client, dir, &listing);
 	for (uint64_t i = 0; r == 0 && mf_listing_get(listing, i, &item); i++) {
 		unsigned id, number;
 		if (sscanf(item.name, "folder%u.%u", &id, &number) != 2 || id >= n)
