@@ -8,6 +8,7 @@
 #include "sync/hold.h"
 #include "sync/inode.h"
 #include "sync/locks.h"
+#include "sync/name.h"
 #include "sync/opened.h"
 #include "sync/reaper.h"
 #include "sync/recall.h"
@@ -256,6 +257,18 @@ static void orphan(MfDir *dir)
 	}
 }
 
+/* What is only here, in its tmp, goes with it. */
+static void drop_local(MfDir *dir)
+{
+	g_autoptr(GPtrArray) names = mf_table_values(dir->entries);
+
+	for (unsigned i = 0; dir->n_local > 0 && i < names->len; i++) {
+		MfDentry *name = names->pdata[i];
+		if (name->local)
+			mf_name_drop(dir, name);
+	}
+}
+
 /* When it was removed nobody can tell any more: now, for who has it open. */
 static void removed(MfInode *inode)
 {
@@ -266,6 +279,7 @@ static void removed(MfInode *inode)
 /* Somebody else has removed it. */
 static void gone(MfDir *dir)
 {
+	drop_local(dir);
 	removed(dir->inode);
 	dir->lease.mode = MF_LEASE_NONE;
 	for (unsigned i = 0; i < dir->shards->len; i++)

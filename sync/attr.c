@@ -91,8 +91,9 @@ int mf_attr_hold(MfFs *fs, MfInode *inode, enum mf_lease_mode mode, MfDir **ret_
 	if (inode->kind == MF_KIND_MESSAGE && !inode->dir)
 		return mf_attr_load(fs, inode);
 	int r = mf_inode_hold(fs, inode, mode, ret_dir);
-	/* Its directory is gone as well. */
-	if (r == -ESTALE && inode->kind == MF_KIND_MESSAGE && inode->removed)
+	/* Its directory is gone as well, and with it the lease: of a plain file each node that has it open has a copy now. */
+	if (r == -ESTALE && inode->removed &&
+		(inode->kind == MF_KIND_MESSAGE || (inode->kind == MF_KIND_FILE && inode->opens > 0)))
 		return mf_attr_load(fs, inode);
 	/* Another node has removed it, as we have just learned. */
 	if (r == -ESTALE && mf_inode_is_dir(inode) && inode->removed && inode->attr_loaded)

@@ -161,6 +161,13 @@ static int lease_of(MfFs *fs, MfInode *inode, struct mf_lease *ret)
 	return r;
 }
 
+/* Without a lease there are no others to mind: the file was removed, and its directory. */
+static int read_object(MfFs *fs, const char *oid, const struct mf_lease *lease, MfRop *rop)
+{
+	return lease->mode == MF_LEASE_NONE ? mf_pool_read(fs->pool, MF_POOL_META, oid, rop) :
+					      mf_lease_read(fs->pool, oid, lease, rop);
+}
+
 /* The kernel may ask for what has been removed. */
 static int missing(const MfInode *inode)
 {
@@ -187,7 +194,7 @@ static int load(MfFs *fs, MfInode *inode, unsigned k)
 	g_autoptr(MfRop) rop = mf_rop_new();
 	mf_rop_xattrs(rop);
 	mf_rop_read(rop, 0, MF_FILE_STRIPE);
-	r = mf_lease_read(fs->pool, oid, &lease, rop);
+	r = read_object(fs, oid, &lease, rop);
 	if (r == -ENOENT && k > 0) {
 		s->stored = false; /* a hole */
 		s->data = g_byte_array_new();
@@ -218,7 +225,7 @@ int mf_file_load_attr(MfFs *fs, MfInode *inode)
 	mf_rop_xattrs(rop);
 	mf_inode_pin(inode);
 	g_mutex_unlock(&fs->lock);
-	int r = mf_lease_read(fs->pool, oid, &lease, rop);
+	int r = read_object(fs, oid, &lease, rop);
 	g_mutex_lock(&fs->lock);
 	if (r == 0 && !inode->attr_loaded) {
 		GBytes *bytes = mf_rop_get_xattr(rop, MF_XATTR_RECORD);
@@ -555,7 +562,7 @@ static int flush(MfFs *fs, MfInode *inode)
 	g_mutex_unlock(&fs->lock);
 	if (!dirty)
 		return 0;
-	if (mf_node_is_fenced(fs->node) || !snap.dir)
+	if (mf_node_is_fenced(fs->node) || !snap.dir || snap.lease.mode == MF_LEASE_NONE)
 		r = -EIO;
 	if (r == 0)
 		r = remove_beyond(fs, inode, &snap);

@@ -199,6 +199,7 @@ struct MfFs {
 	GCond reopen_cond;
 	GHashTable *unused;	 /* "o/..." keys: answers of other nodes about directories that we share */
 	bool reaps_wait;	 /* for other nodes to close files: they are to be asked */
+	bool local_wait;	 /* names in tmp of directories whose lease is elsewhere: these may be removed */
 	bool locks_wait;	 /* requests of lock_requests, at other nodes */
 	unsigned sending;	 /* notices whose fate is not known yet */
 	GCond sent_cond;

@@ -200,6 +200,8 @@ static void forget_content(MfDir *dir)
 		g_hash_table_remove_all(shard->values);
 	}
 	dir->lease.mode = MF_LEASE_NONE;
+	if (dir->n_local > 0)
+		mf_sweep_ask(dir->fs, &dir->fs->local_wait);
 }
 
 /* What the record says about our lease after a write whose result is unknown. 1: it is not ours any more. */

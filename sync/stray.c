@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* A file in use here whose last name another node took away: removed, or moved to another directory. */
+#include "sync/stray.h"
+
 #include "sync/dir.h"
 #include "sync/hold.h"
 #include "sync/inode.h"
@@ -55,7 +57,12 @@ int mf_inode_follow(MfFs *fs, MfInode *inode)
 	/* Found meanwhile, by somebody else. */
 	if (!inode->stray || inode->dir != dir)
 		return 0;
-	return home == dir->inode->ino ? -ESTALE : follow(fs, inode, home);
+	if (home != dir->inode->ino)
+		return follow(fs, inode, home);
+	/* It was removed, and then its directory. */
+	inode->stray = false;
+	inode->removed = true;
+	return -ESTALE;
 }
 
 /* The bytes of a plain file say in which directory it is. */
@@ -96,4 +103,39 @@ int mf_inode_find_again(MfFs *fs, MfInode *inode)
 		return -ESTALE;
 	inode->stray = inode->attr_loaded = false;
 	return 0;
+}
+
+/* ---- directories ---- */
+
+static void look_after(MfFs *fs, void *arg)
+{
+	MfInode *inode = arg;
+	g_autofree char *oid = mf_oid_dir(inode->ino, 0);
+	g_autoptr(MfRop) rop = mf_rop_new();
+	enum mf_space space;
+	MfDir *dir;
+
+	mf_rop_xattrs(rop);
+	int r = mf_pool_read(fs->pool, MF_POOL_META, oid, rop);
+	g_mutex_lock(&fs->lock);
+	/* Who asks for the lease of what is gone cleans up. */
+	if (r == -ENOENT && mf_dir_get(fs, inode, MF_LEASE_SHARED, &dir, &space) == 0)
+		mf_dir_put(dir);
+	mf_inode_unpin(fs, inode);
+	fs->reaping--;
+	g_cond_broadcast(&fs->reap_cond);
+	g_mutex_unlock(&fs->lock);
+}
+
+void mf_stray_ask(MfFs *fs)
+{
+	fs->local_wait = false;
+	for (GList *link = fs->dir_lru.head; link; link = link->next) {
+		const MfDir *dir = link->data;
+		if (dir->n_local == 0 || dir->lease.mode != MF_LEASE_NONE || dir->inode->removed)
+			continue;
+		fs->local_wait = true;
+		fs->reaping++;
+		mf_fs_work(fs, look_after, mf_inode_pin(dir->inode));
+	}
 }

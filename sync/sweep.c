@@ -8,6 +8,7 @@
 #include "sync/inode.h"
 #include "sync/locks.h"
 #include "sync/reaper.h"
+#include "sync/stray.h"
 #include "sync/table.h"
 
 #include <errno.h>
@@ -268,11 +269,12 @@ void *mf_sweep_thread(void *arg)
 
 	g_mutex_lock(&fs->lock);
 	while (!fs->stopping) {
-		if ((fs->reaps_wait || fs->locks_wait) && ask == INT64_MAX)
+		if ((fs->reaps_wait || fs->locks_wait || fs->local_wait) && ask == INT64_MAX)
 			ask = g_get_monotonic_time() + ASK_US;
 		if (g_get_monotonic_time() >= ask) {
 			mf_reaper_ask_all(fs);
 			mf_locks_ask(fs);
+			mf_stray_ask(fs);
 			ask = INT64_MAX;
 			continue;
 		}

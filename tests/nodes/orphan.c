@@ -129,6 +129,33 @@ static void test_directory(int a, int b)
 	close(dir);
 }
 
+/* A plain file whose directory is removed as well goes on for who has it open; and what one node has in tmp goes with the folder,
+ * for the pools to be empty in the end. */
+static void test_file_in_directory(int a, int b)
+{
+	char text[64] = "";
+	struct stat st;
+	bool ok = mkdirat(mf_node_fd(b), "J", 0700) == 0 && mf_node_put(b, "J/f", "hello") == 0;
+	int fd = openat(mf_node_fd(a), "J/f", O_RDWR | O_CLOEXEC);
+
+	ok = ok && fd >= 0 && unlinkat(mf_node_fd(b), "J/f", 0) == 0 && unlinkat(mf_node_fd(b), "J", AT_REMOVEDIR) == 0;
+	mf_tap_ok(ok, "a plain file open on node %d is removed on node %d, and its directory", a, b);
+	ok = fstat(fd, &st) == 0 && st.st_nlink == 0 && st.st_size == 5;
+	mf_tap_ok(ok && pread(fd, text, sizeof(text), 0) == 5 && strcmp(text, "hello") == 0, "it is what it was");
+	ok = pwrite(fd, "HE", 2, 0) == 2 && fsync(fd) == 0 && pread(fd, text, sizeof(text), 0) == 5;
+	mf_tap_ok(ok && strcmp(text, "HEllo") == 0 && ftruncate(fd, 1) == 0 && fstat(fd, &st) == 0 && st.st_size == 1,
+		"it can be written");
+	close(fd);
+
+	ok = mf_maildir_make(mf_node_path(b, "K")) == 0 && mf_pattern_write(mf_node_path(a, "K/tmp/one"), SMALL, 1, true) == 0;
+	unlinkat(mf_node_fd(b), "K/tmp/one", 0); /* where it is to be seen */
+	for (int i = 0; i < 3; i++) {
+		static const char *const sub[] = { "K/cur", "K/new", "K/tmp" };
+		ok = ok && unlinkat(mf_node_fd(b), sub[i], AT_REMOVEDIR) == 0;
+	}
+	mf_tap_ok(ok && unlinkat(mf_node_fd(b), "K", AT_REMOVEDIR) == 0, "a Maildir in whose tmp node %d has a file", a);
+}
+
 /* Directories that are open, looked at first by fstat. */
 static void test_open_directory(int a, int b)
 {
@@ -164,6 +191,7 @@ int main(int argc, char **argv)
 		test_replaced(a, b);
 		test_file(a, b);
 		test_directory(a, b);
+		test_file_in_directory(a, b);
 		test_open_directory(a, b);
 	}
 	test_many();

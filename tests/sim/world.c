@@ -379,7 +379,7 @@ static void *verify_main(void *arg)
 
 	/* One that a late operation makes again after this is for the next mount. */
 	cluster_foreach(collect_windows, before);
-	for (int tries = 0; (r = mount_node(node, &error)) == -EBUSY && tries < 20; tries++) {
+	for (int tries = 0; ((r = mount_node(node, &error)) == -EBUSY || r == -ETIMEDOUT) && tries < 20; tries++) {
 		g_clear_pointer(&error, g_free);
 		sched_sleep(SECOND);
 	}
