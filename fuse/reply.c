@@ -52,12 +52,22 @@ static int errno_of(int r)
 	}
 }
 
+/* What cannot be written here and now may be elsewhere, or later. Postfix bounces the message that it is writing at EIO and at
+ * ETIMEDOUT, and keeps it for another try at ESTALE (mbox_dsn() in its src/global/mbox_open.c). */
+static bool is_to_be_tried_again(const char *op, int error)
+{
+	return (error == EIO || error == ETIMEDOUT) &&
+	       (strcmp(op, "write") == 0 || strcmp(op, "flush") == 0 || strcmp(op, "fsync") == 0);
+}
+
 void mf_reply_err(fuse_req_t req, const char *op, uint64_t ino, int r)
 {
+	int error = errno_of(r);
+
 	/* Being taken over is logged once, by session.c. */
-	if (errno_of(r) == EIO && r != -ESHUTDOWN && !mf_node_is_fenced(mf_session_of(req)->node))
+	if (error == EIO && r != -ESHUTDOWN && !mf_node_is_fenced(mf_session_of(req)->node))
 		log_damage(op, ino, r);
-	fuse_reply_err(req, errno_of(r));
+	fuse_reply_err(req, is_to_be_tried_again(op, error) ? ESTALE : error);
 }
 
 void mf_reply_none(fuse_req_t req)
