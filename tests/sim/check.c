@@ -349,6 +349,13 @@ int check_state(const Register *reg)
 	return state;
 }
 
+bool check_is_there(const Register *reg)
+{
+	int state = check_state(reg);
+
+	return state != CK_UNKNOWN && state != CK_ABSENT;
+}
+
 bool check_reign_is_lost(int reign)
 {
 	return lost[reign];

@@ -49,6 +49,8 @@ uint64_t check_moment(void);
 void check_durable(Register *reg, uint64_t moment);
 /* One state is possible: returns it, else CK_UNKNOWN. */
 int check_state(const Register *reg);
+/* One state is possible, and it is not CK_ABSENT. */
+bool check_is_there(const Register *reg);
 /* The reign ended without an unmount: what is not durable may be lost. */
 void check_reign_lost(int reign);
 bool check_reign_is_lost(int reign);

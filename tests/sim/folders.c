@@ -45,8 +45,7 @@ static struct folder *some_folder(void)
 {
 	for (int tries = 0; n_folders > 0 && tries < 8; tries++) {
 		struct folder *f = &folders[sched_below(n_folders)];
-		int state = check_state(f->reg);
-		if (state != CK_UNKNOWN && state != CK_ABSENT)
+		if (check_is_there(f->reg))
 			return f;
 	}
 	return NULL;

@@ -72,8 +72,7 @@ static struct message *some_message(void)
 {
 	for (int tries = 0; n_messages > 0 && tries < 8; tries++) {
 		struct message *m = &messages[sched_below(n_messages)];
-		int state = check_state(m->reg);
-		if (state != CK_UNKNOWN && state != CK_ABSENT)
+		if (check_is_there(m->reg))
 			return m;
 	}
 	return NULL;
@@ -345,7 +344,7 @@ static int look(struct client *client, struct message *m)
 	uint64_t parent, ino;
 	int state = check_state(m->reg);
 
-	if (state == CK_UNKNOWN || state == CK_ABSENT)
+	if (!check_is_there(m->reg))
 		return 0;
 	dir_path((state >> CK_DIR_SHIFT) - 1, path);
 	message_name(m->id, state, name);
