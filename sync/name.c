@@ -487,6 +487,11 @@ int mf_name_check_rmdir(MfDir *dir, MfDentry *dentry)
 	return r;
 }
 
+bool mf_name_is_removable(MfDir *dir)
+{
+	return mf_dir_is_empty(dir, MF_SPACE_SELF) && !mf_rename_is_pending(dir) && !has_batch(dir);
+}
+
 void mf_name_drop_dir(MfDir *dir, MfDentry *dentry)
 {
 	MfFs *fs = dir->fs;

@@ -9,6 +9,8 @@ void mf_name_drop(MfDir *dir, MfDentry *dentry);
 /* Is the directory behind @dentry empty, so that it may be removed? Its commits have ended when this returns 0. May wait,
  * so look the name up again. -ENOTEMPTY, -EBUSY. */
 int mf_name_check_rmdir(MfDir *dir, MfDentry *dentry);
+/* Is it still so, of a DIR that is held since then? Waits for nothing. */
+bool mf_name_is_removable(MfDir *dir);
 void mf_name_drop_dir(MfDir *dir, MfDentry *dentry);
 /* A new name for a message outside of tmp: from now on it is immutable. */
 void mf_name_publish(MfFs *fs, MfInode *inode);

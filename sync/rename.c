@@ -31,6 +31,7 @@ struct op {
 	unsigned flags;
 	MfDentry *from, *to; /* as found last; to may be NULL */
 	MfDir *child[2];     /* directories that move, held */
+	MfDir *over;	     /* an empty directory that goes, held: so no other node puts anything into it */
 	bool moves_dir;	     /* ... to another parent: with the root held, so one at a time in the whole cluster */
 };
 
@@ -98,6 +99,16 @@ static int check(struct op *op)
 	if (!mf_inode_is_dir(from) && mf_inode_is_dir(to))
 		return -EISDIR;
 	return to->kind == MF_KIND_SUBDIR ? -EXDEV : 0;
+}
+
+static bool replaces_dir(const struct op *op)
+{
+	return op->to && op->to->inode->kind == MF_KIND_DIR && !(op->flags & RENAME_EXCHANGE);
+}
+
+static bool holds_over(const struct op *op)
+{
+	return op->over && op->over->inode == op->to->inode;
 }
 
 /* ---- doing it in memory ---- */
@@ -585,6 +596,9 @@ static int rename_two(struct op *op)
 		r = -ENOENT;
 	if (r == 0)
 		r = check(op);
+	/* A process here may have made something in it meanwhile. */
+	if (r == 0 && replaces_dir(op) && !(holds_over(op) && mf_name_is_removable(op->over)))
+		r = -EAGAIN;
 	if (r < 0) {
 		mf_dir_set_value(op->src.dir, src_head, intent_key, NULL);
 		goto out;
@@ -695,12 +709,14 @@ static void release_children(struct op *op)
 		if (op->child[i])
 			mf_dir_put(g_steal_pointer(&op->child[i]));
 	}
+	if (op->over)
+		mf_dir_put(g_steal_pointer(&op->over));
 	if (op->moves_dir)
 		mf_dir_put(op->fs->root->dir);
 	op->moves_dir = false;
 }
 
-/* Directories that get another name, and the root when that is in another parent. */
+/* The directory that goes, and those that get another name, and the root when that is in another parent. */
 static int hold_children(struct op *op, bool *ret_waited)
 {
 	MfDentry *moves[2] = { op->from, op->flags & RENAME_EXCHANGE ? op->to : NULL };
@@ -724,7 +740,13 @@ static int hold_children(struct op *op, bool *ret_waited)
 			r = mf_dir_get(fs, inode, MF_LEASE_EXCLUSIVE, &op->child[i], &space);
 		return r;
 	}
-	return 0;
+	if (replaces_dir(op) && !holds_over(op)) {
+		*ret_waited = true;
+		if (op->over)
+			mf_dir_put(g_steal_pointer(&op->over));
+		r = mf_dir_get(fs, op->to->inode, MF_LEASE_EXCLUSIVE, &op->over, &space);
+	}
+	return r;
 }
 
 /* Those of a directory lie in itself, under a lease of its own; only what is overwritten needs it. */
