@@ -426,7 +426,7 @@ static void melt(struct mf_batch *batch)
 	}
 }
 
-/* The batch is done with: @result 0 committed, else it surely was not. */
+/* The batch is done with: @result 0 committed, else it surely was not. -ERESTART: not tried, for it is out of date. */
 static void finish(struct mf_batch *batch, int result)
 {
 	MfShard *shard = batch->shard;
@@ -459,7 +459,8 @@ static void finish(struct mf_batch *batch, int result)
 			mf_reaper_committed(shard, batch->reaps->pdata[i]);
 	} else {
 		melt(batch);
-		fail(shard, batch->seq, result);
+		if (result != -ERESTART)
+			fail(shard, batch->seq, result);
 	}
 	if (has_changes(shard))
 		mf_commit_queue(shard);
@@ -469,6 +470,8 @@ static void finish(struct mf_batch *batch, int result)
 	if (result == 0) {
 		mf_split_if_large(shard);
 		mf_commit_kick(shard);
+	} else if (result == -ERESTART) {
+		mf_commit_start(shard);
 	}
 	mf_dir_unpin(dir);
 }
@@ -601,6 +604,10 @@ static void flush_prerequisites(MfFs *fs, void *arg)
 		case MF_KIND_DIR:
 			if (inode->dir && !inode->dir->created)
 				r = mf_commit_wait(inode->dir->shards->pdata[0]);
+			/* Removed since we froze, so it will never be. After a crash its name would be there, and lead
+			 * nowhere. */
+			if (r == 0 && inode->dir && !inode->dir->created && !inode->names)
+				r = -ERESTART;
 			break;
 		case MF_KIND_SUBDIR:
 		case MF_KIND_SYMLINK:

@@ -524,12 +524,33 @@ static void check_members(const struct cluster_change *c)
 	}
 }
 
+/* What a commit names is there before it: a crash may come right after. */
+static void check_names(const struct cluster_change *c)
+{
+	enum mf_space space;
+
+	for (unsigned i = 0; i < c->keys->len; i++) {
+		const char *key = c->keys->pdata[i];
+		GBytes *value = mf_key_is_entry(key, &space) ? cluster_omap(c->which, c->oid, key) : NULL;
+		struct mf_dirent_record rec;
+
+		if (!value || mf_dirent_decode(g_bytes_get_data(value, NULL), g_bytes_get_size(value), &rec) < 0)
+			continue;
+		g_autofree char *oid = mf_oid_dir(rec.ino, 0);
+		if (rec.kind == MF_KIND_DIR && !cluster_xattr(MF_POOL_META, oid, MF_XATTR_LAST))
+			sched_fail("%s: '%s' names the directory %s, which is not there", c->oid, key, oid);
+		mf_dirent_clear(&rec);
+	}
+}
+
 void check_change(const struct cluster_change *c)
 {
 	if (number_of(c->xattrs, MF_XATTR_EPOCH) < number_of(c->xattrs_before, MF_XATTR_EPOCH) && c->exists)
 		sched_fail("%s: the epoch went back", c->oid);
 	if (strcmp(c->oid, MF_OID_MEMBERS) == 0)
 		check_members(c);
+	if (c->oid[0] == 'd')
+		check_names(c);
 	if (c->oid[0] != 'd' || !c->existed || !c->exists)
 		return;
 	if (number_of(c->xattrs, MF_XATTR_LAST) < number_of(c->xattrs_before, MF_XATTR_LAST))
