@@ -43,6 +43,8 @@ static int errno_of(int r)
 {
 	switch (r) {
 	case -ESHUTDOWN:
+	case -EOWNERDEAD:
+		return ESTALE;
 	case -EBADMSG:
 	case -EPROTONOSUPPORT:
 	case -ECANCELED:
@@ -52,22 +54,32 @@ static int errno_of(int r)
 	}
 }
 
-/* What cannot be written here and now may be elsewhere, or later. Postfix bounces the message that it is writing at EIO and at
- * ETIMEDOUT, and keeps it for another try at ESTALE (mbox_dsn() in its src/global/mbox_open.c). */
-static bool is_to_be_tried_again(const char *op, int error)
+/* What cannot be done here and now may be elsewhere, or later. Postfix bounces the message that it delivers at EIO and at
+ * ETIMEDOUT, and keeps it for another try at EAGAIN and at ESTALE (mbox_dsn() in its src/global/mbox_open.c). A name is
+ * looked up once more at ESTALE, which is to the good after this node has joined anew, and else a second time to wait. For
+ * a write EAGAIN would mean another thing. */
+static int to_be_tried_again(const char *op, int error, bool fenced)
 {
-	return (error == EIO || error == ETIMEDOUT) &&
-	       (strcmp(op, "write") == 0 || strcmp(op, "flush") == 0 || strcmp(op, "fsync") == 0);
+	static const char *const writing[] = { "write", "flush", "fsync", "fsyncdir", "fallocate", NULL };
+	static const char *const naming[] = { "lookup", "getattr", "setattr", "open", "create", "mknod", "mkdir",
+		"symlink", "link", "unlink", "rmdir", "rename", NULL };
+
+	if (error == EIO && (fenced || g_strv_contains(writing, op)))
+		return ESTALE;
+	if (error == ETIMEDOUT && g_strv_contains(writing, op))
+		return ESTALE;
+	return error == ETIMEDOUT && g_strv_contains(naming, op) ? EAGAIN : error;
 }
 
 void mf_reply_err(fuse_req_t req, const char *op, uint64_t ino, int r)
 {
 	int error = errno_of(r);
+	bool fenced = error == EIO && mf_node_is_fenced(mf_session_of(req)->node);
 
 	/* Being taken over is logged once, by session.c. */
-	if (error == EIO && r != -ESHUTDOWN && !mf_node_is_fenced(mf_session_of(req)->node))
+	if (error == EIO && !fenced)
 		log_damage(op, ino, r);
-	fuse_reply_err(req, is_to_be_tried_again(op, error) ? ESTALE : error);
+	fuse_reply_err(req, to_be_tried_again(op, error, fenced));
 }
 
 void mf_reply_none(fuse_req_t req)
