@@ -146,6 +146,15 @@ static bool is_interrupted(void *cookie)
 	return fuse_req_interrupted(cookie);
 }
 
+/* The requests carry the number of the thread. */
+static int same_process(uint32_t a, uint32_t b)
+{
+	g_autofree char *alive = g_strdup_printf("/proc/%u", b);
+	g_autofree char *thread = g_strdup_printf("/proc/%u/task/%u", a, b);
+
+	return access(alive, F_OK) < 0 ? -ESRCH : access(thread, F_OK) == 0;
+}
+
 static void lock_done(GArray *done, void *arg)
 {
 	mf_reply_done(done);
@@ -155,6 +164,7 @@ static const struct mf_kernel_ops kernel_ops = {
 	.forget_attr = forget_attr,
 	.forget_name = forget_name,
 	.is_interrupted = is_interrupted,
+	.same_process = same_process,
 	.lock_done = lock_done,
 };
 

@@ -10,7 +10,9 @@ void mf_op_getattr(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 
 	if (!session)
 		return;
-	r = mf_fs_getattr(session->fs, ino, (uint32_t)fuse_req_ctx(req)->pid, &st);
+	do
+		r = mf_fs_getattr(session->fs, ino, (uint32_t)fuse_req_ctx(req)->pid, &st);
+	while (mf_session_again(session, r));
 	if (r < 0)
 		mf_reply_err(req, "getattr", ino, r);
 	else

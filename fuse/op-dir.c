@@ -201,7 +201,9 @@ static void read_dir(fuse_req_t req, uint64_t ino, size_t size, off_t off, struc
 		fill.counted = g_array_new(FALSE, FALSE, sizeof(uint64_t));
 
 	g_mutex_lock(&handle->lock);
-	r = off < 0 ? -EINVAL : fill_locked(&fill, handle, off);
+	do
+		r = off < 0 ? -EINVAL : fill_locked(&fill, handle, off);
+	while (mf_session_again(session, r));
 	g_mutex_unlock(&handle->lock);
 
 	if (r < 0)

@@ -53,7 +53,13 @@ void mf_op_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct f
 	if (!session)
 		return;
 	buf = g_try_malloc(size);
-	n = !buf && size ? -ENOMEM : mf_fs_read(session->fs, handle_of(fi), buf, size, (uint64_t)off);
+	if (!buf && size) {
+		mf_reply_err(req, "read", ino, -ENOMEM);
+		return;
+	}
+	do
+		n = mf_fs_read(session->fs, handle_of(fi), buf, size, (uint64_t)off);
+	while (mf_session_again(session, (int)n));
 	if (n < 0)
 		mf_reply_err(req, "read", ino, (int)n);
 	else
@@ -82,9 +88,10 @@ void mf_op_flush(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 	struct mf_session *session = mf_session_of(req);
 	g_autoptr(GArray) done = mf_filelock_done_new();
 
+	mf_fs_requester(0);
 	mf_fs_drop_locks(session->fs, ino, fi->lock_owner, done);
 	mf_reply_done(done);
-	mf_reply_err(req, "flush", ino, mf_node_is_fenced(session->node) ? -ESHUTDOWN : 0);
+	mf_reply_err(req, "flush", ino, mf_handle_is_lost(handle_of(fi)) ? -ESTALE : 0);
 }
 
 void mf_op_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
@@ -93,6 +100,7 @@ void mf_op_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 	g_autoptr(GArray) done = mf_filelock_done_new();
 
 	mf_session_remove_file(session, handle_of(fi));
+	mf_fs_requester(0);
 	mf_fs_release(session->fs, handle_of(fi), done);
 	mf_reply_done(done);
 	mf_reply_err(req, "release", ino, 0);
@@ -103,7 +111,7 @@ void mf_op_fsync(fuse_req_t req, fuse_ino_t ino, int datasync, struct fuse_file_
 	struct mf_session *session = mf_session_begin(req, "fsync", ino);
 
 	if (session)
-		mf_reply_err(req, "fsync", ino, mf_fs_fsync(session->fs, ino));
+		mf_reply_err(req, "fsync", ino, mf_fs_fsync(session->fs, handle_of(fi)));
 }
 
 void mf_op_fallocate(fuse_req_t req, fuse_ino_t ino, int mode, off_t offset, off_t length, struct fuse_file_info *fi)

@@ -48,7 +48,10 @@ static void set(struct mf_session *session, fuse_req_t req, const struct mf_file
 /* Unlocking is done however things stand. */
 static struct mf_session *begin(fuse_req_t req, const struct mf_filelock *lock)
 {
-	return lock->type == MF_FILELOCK_UNLOCK ? mf_session_of(req) : mf_session_begin(req, "lock", lock->ino);
+	if (lock->type != MF_FILELOCK_UNLOCK)
+		return mf_session_begin(req, "lock", lock->ino);
+	mf_fs_requester(0);
+	return mf_session_of(req);
 }
 
 void mf_op_getlk(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi, struct flock *fl)

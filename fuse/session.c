@@ -57,11 +57,17 @@ struct mf_session *mf_session_begin(fuse_req_t req, const char *op, uint64_t ino
 	struct mf_session *session = mf_session_of(req);
 	int r = check(session);
 
+	mf_fs_requester((uint32_t)fuse_req_ctx(req)->pid);
 	if (r < 0) {
 		mf_reply_err(req, op, ino, r);
 		return NULL;
 	}
 	return session;
+}
+
+bool mf_session_again(struct mf_session *session, int r)
+{
+	return r == -ESHUTDOWN && check(session) == 0;
 }
 
 void mf_session_add_file(struct mf_session *session, MfHandle *handle)

@@ -41,6 +41,9 @@ void mf_session_clear(struct mf_session *session);
 
 /* Of the request's mount, when this node may serve: else answers @req and returns NULL. */
 struct mf_session *mf_session_begin(fuse_req_t req, const char *op, uint64_t ino);
+/* After what only reads and gave @r: this node was taken over meanwhile, and has joined anew: do it again. What goes by a path
+ * needs no such thing, for then the kernel tries again at ESTALE (retry_estale() in its fs/namei.c). */
+bool mf_session_again(struct mf_session *session, int r);
 /* For what must be done however things stand. */
 struct mf_session *mf_session_of(fuse_req_t req);
 

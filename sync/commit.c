@@ -5,6 +5,7 @@
 #include "sync/file.h"
 #include "sync/hold.h"
 #include "sync/inode.h"
+#include "sync/lost.h"
 #include "sync/message.h"
 #include "sync/opened.h"
 #include "sync/reaper.h"
@@ -426,6 +427,16 @@ static void melt(struct mf_batch *batch)
 	}
 }
 
+static void note_clean(MfDir *dir)
+{
+	for (unsigned i = 0; i < dir->shards->len; i++) {
+		const MfShard *shard = dir->shards->pdata[i];
+		if (shard->batch || has_changes(shard))
+			return;
+	}
+	mf_lost_clear(dir);
+}
+
 /* The batch is done with: @result 0 committed, else it surely was not. -ERESTART: not tried, for it is out of date. */
 static void finish(struct mf_batch *batch, int result)
 {
@@ -457,6 +468,7 @@ static void finish(struct mf_batch *batch, int result)
 		}
 		for (unsigned i = 0; i < batch->reaps->len; i++)
 			mf_reaper_committed(shard, batch->reaps->pdata[i]);
+		note_clean(dir);
 	} else {
 		melt(batch);
 		if (result != -ERESTART)

@@ -8,6 +8,7 @@
 #include "sync/file.h"
 #include "sync/hold.h"
 #include "sync/inode.h"
+#include "sync/lost.h"
 #include "sync/kernel.h"
 #include "sync/locks.h"
 #include "sync/message.h"
@@ -178,6 +179,7 @@ static void dir_free(MfDir *dir)
 	g_hash_table_unref(dir->noted_open);
 	g_hash_table_unref(dir->noted_locks);
 	g_hash_table_unref(dir->foreign_open);
+	g_clear_pointer(&dir->changers, g_hash_table_unref);
 	g_clear_pointer(&dir->kernel_inos, g_hash_table_unref);
 	g_clear_pointer(&dir->kernel_names, g_hash_table_unref);
 	g_free(dir->kernel_place);
@@ -909,6 +911,7 @@ bool mf_dir_dirty(MfDir *dir, const char *key, bool on_disk)
 		g_hash_table_insert(shard->dirty, g_strdup(key), GUINT_TO_POINTER(state));
 	}
 	shard->seq++;
+	mf_lost_note(dir);
 	/* Made and gone again before anybody else could see it: nothing to commit. */
 	if (state == MF_ON_DISK_NO && !mf_dir_peek(dir, key) && !g_hash_table_contains(shard->values, key) &&
 		!mf_batch_has_key(shard->batch, key))
@@ -960,6 +963,7 @@ void mf_dir_dirty_record(MfDir *dir)
 	g_assert(dir->lease.mode == MF_LEASE_EXCLUSIVE);
 	head->dirty_record = true;
 	head->seq++;
+	mf_lost_note(dir);
 	mf_commit_queue(head);
 }
 
@@ -975,6 +979,7 @@ void mf_dir_dirty_file(MfInode *inode)
 	if (g_hash_table_add(head->dirty_files, inode))
 		mf_inode_pin(inode);
 	head->seq++;
+	mf_lost_note(dir);
 	mf_commit_queue(head);
 }
 

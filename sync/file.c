@@ -168,10 +168,10 @@ static int read_object(MfFs *fs, const char *oid, const struct mf_lease *lease, 
 					      mf_lease_read(fs->pool, oid, lease, rop);
 }
 
-/* The kernel may ask for what has been removed. */
-static int missing(const MfInode *inode)
+/* The kernel may ask for what has been removed; that an earlier life has it open is known to nobody. */
+static int missing(const MfFs *fs, const MfInode *inode)
 {
-	return inode->names || inode->opens > 0 ? -EIO : -ESTALE;
+	return inode->names || (inode->opens > 0 && inode->opened_life == fs->life) ? -EIO : -ESTALE;
 }
 
 /* With f->lock: stripe @k in memory. */
@@ -202,7 +202,7 @@ static int load(MfFs *fs, MfInode *inode, unsigned k)
 	}
 	if (r == -ENOENT) {
 		g_mutex_lock(&fs->lock);
-		r = missing(inode);
+		r = missing(fs, inode);
 		g_mutex_unlock(&fs->lock);
 	}
 	if (r < 0)
@@ -242,7 +242,7 @@ int mf_file_load_attr(MfFs *fs, MfInode *inode)
 		}
 	}
 	if (r == -ENOENT)
-		r = missing(inode);
+		r = missing(fs, inode);
 	if (r == -EIO)
 		g_warning("%s: the attributes of the file cannot be read", oid);
 	mf_inode_unpin(fs, inode);

@@ -7,6 +7,7 @@
 #include "sync/inode.h"
 #include "sync/kernel.h"
 #include "sync/locks.h"
+#include "sync/lostlock.h"
 #include "sync/model.h"
 #include "sync/name.h"
 #include "sync/reaper.h"
@@ -130,6 +131,8 @@ static void fs_free(MfFs *fs)
 	g_hash_table_unref(fs->references);
 	g_hash_table_unref(fs->removed);
 	g_hash_table_unref(fs->held);
+	g_hash_table_unref(fs->lost);
+	mf_lostlocks_free(fs->lostlocks);
 	g_hash_table_unref(fs->unused);
 	g_hash_table_unref(fs->lock_requests);
 	mf_filelock_free(fs->locks);
@@ -177,6 +180,8 @@ int mf_fs_open(MfPool *pool, MfNode *node, const struct mf_conf *conf, MfFs **re
 	g_cond_init(&fs->reopen_cond);
 	g_queue_init(&fs->reopens);
 	fs->held = g_hash_table_new(NULL, NULL);
+	fs->lost = g_hash_table_new_full(g_int64_hash, g_int64_equal, g_free, (GDestroyNotify)g_hash_table_unref);
+	fs->lostlocks = mf_lostlocks_new();
 	fs->unused = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, NULL);
 	fs->lock_requests = g_hash_table_new(NULL, NULL);
 	fs->inodes = g_hash_table_new(g_int64_hash, g_int64_equal);

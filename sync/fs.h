@@ -7,7 +7,7 @@
  *          struct mf_entry counts as one lookup of that inode, to be given back by mf_fs_forget().
  * Threads: any thread; calls take the lock of the filesystem themselves and may block on RADOS for op_timeout.
  * Errors:  0 or -errno as the system call documents; -ETIMEDOUT: the cluster did not answer; -EIO: damaged data, or
- *          this mount was taken over.
+ *          this mount was taken over meanwhile; -ESTALE, -EOWNERDEAD: what was lost with that, see rejoin.h.
  */
 #pragma once
 
@@ -25,6 +25,9 @@ typedef struct MfListing MfListing;
 int mf_fs_open(MfPool *pool, MfNode *node, const struct mf_conf *conf, MfFs **ret_fs, char **ret_error);
 /* Is there a filesystem that this version can serve? *ret_error is one line. */
 int mf_fs_check(MfPool *pool, const struct mf_conf *conf, char **ret_error);
+/* For whom this thread works from now on, by its pid; 0: nobody. His fsync says so when changes of his were lost with an
+ * incarnation. */
+void mf_fs_requester(uint32_t pid);
 /* After -ESHUTDOWN of mf_node_check(): waits until this node has joined anew. 0, or -ESHUTDOWN when it does not come to that. */
 int mf_fs_await_life(MfFs *fs);
 /* Commits everything and frees. 0, or the error that kept changes from being committed, or objects of no name from being
@@ -47,6 +50,8 @@ struct mf_kernel_ops {
 	void (*forget_name)(uint64_t parent, const char *name, void *arg);
 	/* A signal has come for the lock request @cookie; called with fs->lock held. */
 	bool (*is_interrupted)(void *cookie);
+	/* Thread @b belongs to the process of thread @a: 1, 0, or -ESRCH when @b has ended. fs->lock held. */
+	int (*same_process)(uint32_t a, uint32_t b);
 	void (*lock_done)(GArray *done, void *arg); /* struct mf_filelock_done: requests to be answered */
 };
 void mf_fs_set_kernel(MfFs *fs, const struct mf_kernel_ops *ops, void *arg); /* NULL: no kernel any more */
@@ -104,8 +109,11 @@ ssize_t mf_fs_read(MfFs *fs, MfHandle *handle, void *buf, size_t len, uint64_t o
 ssize_t mf_fs_write(
 	MfFs *fs, MfHandle *handle, const void *buf, size_t len, uint64_t offset, int flags, uint32_t uid);
 int mf_fs_fallocate(MfFs *fs, MfHandle *handle, int mode, uint64_t offset, uint64_t len);
-int mf_fs_fsync(MfFs *fs, uint64_t ino);
+/* -ESTALE: what was written, or changed in the directory, was lost when this node was declared lost. */
+int mf_fs_fsync(MfFs *fs, MfHandle *handle);
 int mf_fs_fsyncdir(MfFs *fs, uint64_t ino);
+/* Something was written through it since its last fsync, and the incarnation ended before that was surely in RADOS. */
+bool mf_handle_is_lost(const MfHandle *handle);
 
 /* A snapshot of the names at this moment. */
 struct mf_listed {

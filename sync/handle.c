@@ -9,6 +9,7 @@
 #include "sync/hold.h"
 #include "sync/inode.h"
 #include "sync/locks.h"
+#include "sync/lost.h"
 #include "sync/message.h"
 #include "sync/opened.h"
 #include "sync/reaper.h"
@@ -49,7 +50,7 @@ int mf_handle_open(MfFs *fs, MfInode *inode, int flags, bool made, MfHandle **re
 	handle->fs = fs;
 	handle->inode = mf_inode_pin(inode);
 	handle->writes = writes;
-	handle->life = fs->life;
+	handle->life = inode->opened_life = fs->life;
 	mf_handle_count(fs, inode);
 	inode->writers += writes;
 	*ret_handle = handle;
@@ -128,20 +129,29 @@ bool mf_handle_immutable(const MfHandle *handle)
 	return handle->inode->kind == MF_KIND_MESSAGE && handle->inode->published && !handle->inode->unsealed;
 }
 
+bool mf_handle_is_old(const MfHandle *handle)
+{
+	return handle->inode->dead || handle->life < handle->inode->whole_since;
+}
+
 /* A message has what it needs once its attributes are here; the bytes of a plain file are good for as long as the lease
  * is held. Undo with end(). */
-static int begin(MfFs *fs, const MfHandle *handle, enum mf_lease_mode mode, MfDir **ret_dir)
+static int begin(MfFs *fs, MfHandle *handle, enum mf_lease_mode mode, MfDir **ret_dir)
 {
 	MfInode *inode = handle->inode;
 	g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&fs->lock);
 
 	*ret_dir = NULL;
-	/* A plain file may have changed in every way since its lease was lost. */
-	if (inode->dead || (inode->kind == MF_KIND_FILE && handle->life != fs->life))
-		return -EIO;
+	if (mf_handle_is_old(handle))
+		return -ESTALE;
+	handle->unsynced |= mode == MF_LEASE_EXCLUSIVE;
 	if (inode->kind == MF_KIND_MESSAGE && inode->attr_loaded && !inode->unsealed)
 		return 0;
-	return mf_attr_hold(fs, inode, mode, ret_dir);
+	int r = mf_attr_hold(fs, inode, mode, ret_dir);
+	/* From now on other nodes mind this life's interest in it. */
+	if (r == 0 && inode->names)
+		inode->opened_life = fs->life;
+	return r;
 }
 
 static void end(MfFs *fs, MfDir *dir)
@@ -283,19 +293,33 @@ static int sync_file(MfFs *fs, MfInode *inode)
 	return r;
 }
 
-int mf_fs_fsync(MfFs *fs, uint64_t ino)
+int mf_fs_fsync(MfFs *fs, MfHandle *handle)
 {
-	MfInode *inode;
+	MfInode *inode = handle->inode;
+	int r = 0;
 
 	g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&fs->lock);
-	int r = mf_inode_take(fs, ino, &inode);
-	if (r < 0)
-		return r;
+	if (mf_handle_is_old(handle))
+		return -ESTALE;
+	/* What came in later is for the next one. */
+	bool unsynced = handle->unsynced;
+	handle->unsynced = false;
 	/* An unlinked file has nothing that could outlive a crash. */
 	if (!inode->removed)
-		r = mf_inode_is_dir(inode) ? -EISDIR : sync_file(fs, inode);
-	mf_inode_unpin(fs, inode);
+		r = sync_file(fs, inode);
+	if (r == 0 && inode->kind == MF_KIND_FILE && inode->dir)
+		r = mf_lost_check(fs, inode->dir->inode->ino);
+	if (r < 0)
+		handle->unsynced |= unsynced;
 	return r;
+}
+
+bool mf_handle_is_lost(const MfHandle *handle)
+{
+	MfFs *fs = handle->fs;
+
+	g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&fs->lock);
+	return handle->unsynced && (mf_handle_is_old(handle) || mf_node_is_fenced(fs->node));
 }
 
 int mf_fs_fsyncdir(MfFs *fs, uint64_t ino)
@@ -309,7 +333,9 @@ int mf_fs_fsyncdir(MfFs *fs, uint64_t ino)
 	MfDir *dir = inode->dir;
 	if (!mf_inode_is_dir(inode))
 		r = -ENOTDIR;
-	else if (dir && !inode->removed)
+	else
+		r = mf_lost_check(fs, dir ? dir->inode->ino : ino);
+	if (r == 0 && dir && !inode->removed)
 		r = mf_commit_dir(dir); /* not in memory: nothing that is not in RADOS */
 	mf_inode_unpin(fs, inode);
 	return r;

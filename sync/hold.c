@@ -4,6 +4,7 @@
 #include "sync/acquire.h"
 #include "sync/dir.h"
 #include "sync/inode.h"
+#include "sync/lostlock.h"
 #include "sync/recall.h"
 
 #include <errno.h>
@@ -23,6 +24,7 @@ struct wanted {
 
 /* What the running operation of this thread has, and what it lacked. */
 struct holds {
+	uint32_t requester; /* pid of whom it is done for; 0: nobody */
 	unsigned n;
 	struct hold hold[HOLDS_MAX];
 	unsigned n_wanted;
@@ -40,6 +42,16 @@ static struct holds *mine(void)
 		g_private_set(&holds_private, holds);
 	}
 	return holds;
+}
+
+void mf_fs_requester(uint32_t pid)
+{
+	mine()->requester = pid;
+}
+
+uint32_t mf_hold_requester(void)
+{
+	return mine()->requester;
 }
 
 static struct hold *find(struct holds *holds, const MfDir *dir)
@@ -138,6 +150,11 @@ static int get(MfFs *fs, MfInode *inode, enum mf_lease_mode mode, MfDir **ret_di
 	int64_t deadline = g_get_monotonic_time() + fs->conf->op_timeout_ms * INT64_C(1000);
 	struct holds *holds = mine();
 
+	if (mode == MF_LEASE_EXCLUSIVE) {
+		int r = mf_lostlock_check(fs, inode->dir ? inode->dir->inode->ino : inode->ino);
+		if (r < 0)
+			return r;
+	}
 	for (;;) {
 		MfDir *dir = inode->dir;
 		if (!dir) {

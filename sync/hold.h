@@ -7,7 +7,8 @@
  *          these. Otherwise the call gives -ERESTART: leave everything, mf_hold_again(), start anew with all of them.
  * Threads: fs->lock held. May wait for RADOS and for other nodes, for op_timeout in all.
  * Errors:  -ENOTDIR; -ESTALE: removed, perhaps by another node; -ETIMEDOUT: a live node does not give it up, or the cluster
- *          does not answer; -ERESTART as above; -EIO: its object is damaged.
+ *          does not answer; -ERESTART as above; -EIO: its object is damaged;
+ *          -EOWNERDEAD: to be changed, by who believes that he holds a lock, see lostlock.h.
  */
 #pragma once
 
@@ -29,6 +30,9 @@ void mf_dir_unuse(MfDir *dir);
 /* Keeps the memory of the directory, not the lease. */
 MfDir *mf_dir_pin(MfDir *dir);
 void mf_dir_unpin(MfDir *dir);
+
+/* For whom this thread works, by mf_fs_requester(). */
+uint32_t mf_hold_requester(void);
 
 /* `do { ... } while (mf_hold_again(fs, &r));` around an operation on several directories, with nothing held. True: the
  * operation ended with -ERESTART, and the directories that it lacked are held for it now. Else what was held for it is

@@ -155,7 +155,7 @@ int mf_inode_take(MfFs *fs, uint64_t ino, MfInode **ret_inode)
 	if (!inode)
 		return -ESTALE;
 	if (inode->dead)
-		return -EIO;
+		return -ESTALE;
 	*ret_inode = mf_inode_pin(inode);
 	return 0;
 }

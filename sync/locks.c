@@ -3,8 +3,10 @@
 
 #include "store/lockrecord.h"
 #include "sync/dir.h"
+#include "sync/handle.h"
 #include "sync/hold.h"
 #include "sync/inode.h"
+#include "sync/lostlock.h"
 #include "sync/recall.h"
 #include "sync/sweep.h"
 #include "sync/table.h"
@@ -437,9 +439,13 @@ int mf_fs_set_lock(MfFs *fs, const struct mf_filelock *request, void *cookie, GA
 
 	g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&fs->lock);
 	lock.incarnation = mf_node_incarnation(fs->node);
+	if (lock.type == MF_FILELOCK_UNLOCK)
+		mf_lostlock_dropped(fs, lock.ino, lock.owner, 0);
 	inode = mf_inode_find(fs, lock.ino);
 	if (lock.type == MF_FILELOCK_UNLOCK && inode && !inode->locked)
 		return 0;
+	if (lock.type != MF_FILELOCK_UNLOCK && mf_handle_is_old((const MfHandle *)(uintptr_t)lock.fh))
+		return -ESTALE;
 	int r = enter(fs, lock.ino, &inode, &dir);
 	if (r < 0)
 		return r;
@@ -458,10 +464,12 @@ int mf_fs_set_lock(MfFs *fs, const struct mf_filelock *request, void *cookie, GA
 	} else {
 		r = mf_filelock_set(fs->locks, &lock, raw);
 	}
-	if (r >= 0 && lock.type != MF_FILELOCK_UNLOCK)
+	if (r >= 0 && lock.type != MF_FILELOCK_UNLOCK) {
 		inode->locked = true;
-	else
+		mf_lostlock_taken(fs, &lock);
+	} else {
 		note_ours(fs, inode);
+	}
 	settle(fs, dir, raw, done);
 	leave(fs, inode, dir);
 	return r;
@@ -534,6 +542,7 @@ void mf_fs_drop_locks(MfFs *fs, uint64_t ino, uint64_t owner, GArray *done)
 	MfDir *dir;
 
 	g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&fs->lock);
+	mf_lostlock_dropped(fs, ino, owner, 0);
 	while (may_own(fs, mf_inode_find(fs, ino))) {
 		int r = enter(fs, ino, &inode, &dir);
 		if (r == -ETIMEDOUT)
@@ -585,6 +594,7 @@ void mf_locks_release(MfFs *fs, MfInode *inode, uint64_t fh, GArray *done)
 	g_autoptr(GArray) raw = mf_filelock_done_new();
 	MfDir *dir = manager(fs, inode->ino);
 
+	mf_lostlock_dropped(fs, inode->ino, 0, fh);
 	if (!may_own(fs, inode))
 		return;
 	if (dir) {
@@ -681,7 +691,7 @@ void mf_locks_reset(MfFs *fs, GArray *done)
 		forget(fs, *(uint64_t *)key);
 	requests = mf_table_values(fs->lock_requests);
 	for (unsigned i = 0; i < requests->len; i++)
-		answer(fs, requests->pdata[i], -EIO, done);
+		answer(fs, requests->pdata[i], -ESTALE, done);
 }
 
 /* ---- owners on dead nodes ---- */

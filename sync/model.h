@@ -52,6 +52,9 @@ struct MfInode {
 	MfDir *held_dir;      /* a pin on it: dir must stay although no name keeps it */
 	bool dead;	      /* what it was has been lost with an earlier incarnation of this node */
 	bool locked;	      /* processes of this node have, or had, file locks on it */
+	unsigned opened_life; /* plain file: of the node, when it was opened or used last */
+	unsigned whole_since; /* plain file: the life before lost some of what was written */
+	uint32_t maker;	      /* plain file: pid of who made it, in this life */
 	bool stray;	      /* its last name here went on another node: removed, or moved elsewhere */
 	MfDentry *names;
 	char *target;	      /* symlink */
@@ -173,6 +176,7 @@ struct MfDir {
 	unsigned kernel_leaving;  /* it is being made to forget an earlier one ... */
 	unsigned kernel_left;	  /* ... in this directory */
 	GHashTable *loaded;	  /* MfInode here whose bytes or xattrs are in memory */
+	GHashTable *changers;	  /* processes with changes that may not be in RADOS yet, see lost.h; NULL: none */
 	GHashTable *noted_open;	  /* uint64_t: inodes that RADOS knows we have open */
 	GHashTable *foreign_open; /* uint64_t -> GArray of uint32_t: who else has them open */
 	GArray *granted;	  /* struct mf_lock_grant */
@@ -226,6 +230,8 @@ struct MfFs {
 	GThread *rejoiner;
 	GCond life_cond;
 	unsigned life; /* how often this node has joined anew */
+	GHashTable *lost;      /* inode of a directory -> set of processes: see lost.h */
+	struct mf_lostlocks *lostlocks;
 	uint64_t members_changed;
 	uint64_t recalls; /* leases given up for others */
 	int64_t handover_us; /* what giving one up takes, on the average */

@@ -11,6 +11,7 @@
 #include "sync/hold.h"
 #include "sync/inode.h"
 #include "sync/kernel.h"
+#include "sync/lostlock.h"
 #include "sync/message.h"
 #include "sync/opened.h"
 #include "sync/reaper.h"
@@ -105,6 +106,8 @@ int mf_fs_lookup(MfFs *fs, uint64_t parent, const char *name, uint32_t pid, stru
 			mf_inode_unpin(fs, inode);
 		}
 	}
+	if (r == 0 || r == -ENOENT)
+		mf_lostlock_told(fs, parent, name);
 	mf_name_leave(fs, &p);
 	return r;
 }
@@ -170,6 +173,7 @@ static MfInode *make_file(
 			g_hash_table_add(p->dir->loaded, inode);
 	} else {
 		inode->published = true;
+		inode->maker = cred->pid;
 		mf_file_start(fs, inode);
 	}
 	if (!local)
@@ -425,6 +429,8 @@ int mf_fs_unlink(MfFs *fs, uint64_t parent, const char *name)
 	}
 	if (r == 0 && mf_inode_is_dir(dentry->inode))
 		r = -EISDIR;
+	if (r == 0)
+		r = mf_lostlock_own(fs, parent, name, dentry->inode);
 	if (r == 0)
 		mf_name_drop(p.dir, dentry);
 	mf_name_leave(fs, &p);

@@ -7,6 +7,8 @@
 #include "sync/hold.h"
 #include "sync/inode.h"
 #include "sync/locks.h"
+#include "sync/lost.h"
+#include "sync/lostlock.h"
 #include "sync/message.h"
 #include "sync/table.h"
 
@@ -90,6 +92,7 @@ static void reset_dir(MfFs *fs, MfDir *dir)
 		shard->seq_done = shard->seq_wanted = shard->seq;
 		shard->failed_error = 0;
 	}
+	mf_lost_end(dir);
 	drop_local_names(fs, dir);
 	dir->lease = (struct mf_lease){ .mode = MF_LEASE_NONE };
 	dir->passed_to = 0;
@@ -117,6 +120,8 @@ static void reset_inode(MfFs *fs, MfInode *inode)
 	case MF_KIND_FILE:
 		inode->dead |= inode->unnamed;
 		inode->attr_loaded = false;
+		if (mf_file_is_dirty(inode))
+			inode->whole_since = fs->life + 1;
 		if (inode->file)
 			mf_file_free(fs, inode);
 		break;
@@ -165,6 +170,7 @@ static void live_again(MfFs *fs)
 	g_warning("this node was declared lost: what it had not committed is gone; joining anew");
 	if (!wait_for_quiet(fs))
 		return;
+	mf_lostlock_end(fs);
 	reset(fs);
 	fail_locks(fs);
 	while (!fs->stopping) {

@@ -10,6 +10,7 @@
 #include "sync/inode.h"
 #include "sync/kernel.h"
 #include "sync/locks.h"
+#include "sync/lostlock.h"
 #include "sync/message.h"
 #include "sync/name.h"
 #include "sync/opened.h"
@@ -831,7 +832,12 @@ static int rename_held(struct op *op, uint64_t parent, uint64_t new_parent)
 	}
 	op->src_key = mf_key_entry(op->src.space, op->src_name);
 	op->dst_key = mf_key_entry(op->dst.space, op->dst_name);
-	r = run(op, &two);
+	MfDentry *from;
+	r = mf_dir_find(op->src.dir, op->src.space, op->src_name, &from);
+	if (r == 0)
+		r = mf_lostlock_own(fs, parent, op->src_name, from->inode);
+	if (r == 0)
+		r = run(op, &two);
 	if (two) {
 		/* Ranks before the other locks; the look around is done again under it. */
 		g_mutex_unlock(&fs->lock);

@@ -5,11 +5,15 @@ The node with the last number is the one it happens to. What it holds is held by
 mount that may not answer is a process too, and is left behind when it does not.
 """
 
+import errno
 import fcntl
+import json
 import os
 import pickle
+import random
 import signal
 import subprocess
+import sys
 import time
 
 import mailfs
@@ -17,6 +21,8 @@ from mailfs import Failed, equal, expect, wait_for
 
 # From the loss of a node to the service of what it held; DESIGN aims at 5 s.
 TAKEOVER_S = 15
+STOPS = 2
+NUMBERS = os.path.join(os.path.dirname(os.path.abspath(__file__)), "numbers.py")
 MESSAGES = 20
 
 
@@ -90,27 +96,92 @@ def can_lock(path, call):
 
 
 class Holder:
-    """A process that holds locks on a mount until it is ended."""
+    """A process that holds locks and files on a mount until it is ended."""
 
     def __init__(self, box):
-        here, there = os.pipe()
+        self.box = box
+        (commands, self.commands), (self.answers, answers) = os.pipe(), os.pipe()
         self.pid = os.fork()
         if self.pid == 0:
             try:
-                files = [open(os.path.join(box, name), "rb+", buffering=0) for name in ("by-fcntl", "by-flock")]
-                fcntl.lockf(files[0], fcntl.LOCK_EX)
-                fcntl.flock(files[1], fcntl.LOCK_EX)
-                os.close(os.open(os.path.join(box, "dovecot.lock"), os.O_CREAT | os.O_EXCL | os.O_WRONLY))
-                os.write(there, b"y")
-                signal.pause()
+                os.close(self.commands)
+                os.close(self.answers)
+                self._work(commands, answers)
             finally:
                 os._exit(1)
-        os.close(there)
-        equal(os.read(here, 1), b"y", "a process that holds locks")
-        os.close(here)
+        os.close(commands)
+        os.close(answers)
+        equal(self._answer(), "ready", "a process that holds locks")
+
+    def _work(self, commands, answers):
+        self.at = lambda name: os.path.join(self.box, name)
+        self.files = [open(self.at(name), "rb+", buffering=0) for name in ("by-fcntl", "by-flock")]
+        fcntl.lockf(self.files[0], fcntl.LOCK_EX)
+        fcntl.flock(self.files[1], fcntl.LOCK_EX)
+        os.close(os.open(self.at("dovecot.lock"), os.O_CREAT | os.O_EXCL | os.O_WRONLY))
+        self.index, self.log = (open(self.at(name), "rb+", buffering=0) for name in ("index", "log"))
+        self.directory = os.open(self.box, os.O_RDONLY)
+        os.write(answers, pickle.dumps("ready"))
+        while command := os.read(commands, 1):
+            answer = {b"c": self._change, b"t": self._tell}[command]()
+            os.write(answers, pickle.dumps(answer))
+
+    def _change(self):
+        """What is not in RADOS for a while."""
+        os.fsync(self.directory)
+        self.log.write(b"lost")
+        os.close(os.open(self.at("lost"), os.O_CREAT | os.O_EXCL | os.O_WRONLY))
+
+    def _tell(self):
+        """How it fares with what it had, each with an errno or 0."""
+        def error(function, *args):
+            try:
+                function(*args)
+            except OSError as error:
+                return error.errno
+            return 0
+        told = {"read of a file that lost nothing": error(self.index.read),
+                "read of a file that lost something": error(self.log.read),
+                "fsync of that": error(os.fsync, self.log.fileno()),
+                "fsync of the directory": error(os.fsync, self.directory),
+                "fsync of the directory again": error(os.fsync, self.directory),
+                "another lock": error(fcntl.lockf, self.index, fcntl.LOCK_EX | fcntl.LOCK_NB),
+                "a change under locks that are gone": error(os.mkdir, self.at("under-a-lock"))}
+        for file in self.files:
+            file.close()
+        told["a change, its file locks given up"] = error(os.mkdir, self.at("under-a-dotlock"))
+        told["its dotlock"] = error(os.unlink, self.at("dovecot.lock"))
+        told["a change without locks"] = error(os.rmdir, self.at("nowhere"))
+        return told
+
+    def _answer(self):
+        os.set_blocking(self.answers, False)
+
+        def got():
+            try:
+                return os.read(self.answers, 65536)
+            except BlockingIOError:
+                return None
+        return pickle.loads(wait_for(got, "an answer of the holder of locks", TAKEOVER_S))
+
+    def change(self):
+        os.write(self.commands, b"c")
+        self._answer()
+
+    def outlived(self):
+        """Its node has joined anew: nothing that it lost is hidden from it, and it spoils nothing."""
+        os.write(self.commands, b"t")
+        stale, gone = errno.ESTALE, errno.ENOENT
+        equal(self._answer(), {"read of a file that lost nothing": 0, "read of a file that lost something": stale,
+                               "fsync of that": stale, "fsync of the directory": stale,
+                               "fsync of the directory again": 0, "another lock": stale,
+                               "a change under locks that are gone": stale,
+                               "a change, its file locks given up": stale, "its dotlock": gone,
+                               "a change without locks": gone}, "what a process is told that outlives its incarnation")
 
     def end(self):
-        os.kill(self.pid, signal.SIGKILL)
+        os.close(self.commands)
+        os.close(self.answers)
         wait_for(lambda: os.waitpid(self.pid, os.WNOHANG)[0], "the holder of locks ends", 20)
 
 
@@ -129,7 +200,7 @@ class Failures:
         self.count += 1
         self.box = "box%d" % self.count
         make_box(self.on(0))
-        for name in ("by-fcntl", "by-flock", "index"):
+        for name in ("by-fcntl", "by-flock", "index", "log"):
             put(self.on(0, name), b"first")
         for i in range(MESSAGES):
             deliver(self.on(self.victim), "m%d" % i)
@@ -205,26 +276,71 @@ class Failures:
         """A daemon that stands still, and goes on after the others took its place."""
         holder = self.prepare()
         process = self.nodes.mounts[self.victim].process
+        holder.change()
         process.send_signal(signal.SIGSTOP)
         try:
             self.takeover()
         finally:
             process.send_signal(signal.SIGCONT)
         self.never_again()
+        holder.outlived()
         holder.end()
         self.remount()
 
     def cut(self):
         """A node without network, and with it again."""
         holder = self.prepare()
+        holder.change()
         self.nodes.cut(self.victim)
         try:
             self.takeover()
         finally:
             self.nodes.cut(self.victim, False)
         self.never_again()
+        holder.outlived()
         holder.end()
         self.remount()
+
+    def counting(self):
+        """A daemon stands still under the locks of processes that go on afterwards: they spoil nothing."""
+        self.count += 1
+        self.box = "box%d" % self.count
+        os.mkdir(self.on(0))
+        for name, data in (("list", b""), ("index.log", b""), ("index", b"0")):
+            put(self.on(0, name), data)
+        counters = []
+        for node in (0, self.victim):
+            for kind in ("dotlock", "fcntl"):
+                for _ in range(2):
+                    command = [sys.executable, NUMBERS, kind, self.on(node), *(["--sure"] if node == 0 else [])]
+                    counters.append(subprocess.Popen(command, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL, text=True))
+                    equal(counters[-1].stdout.readline(), "ready\n", "the first line of a counter")
+        process = self.nodes.mounts[self.victim].process
+        try:
+            for _ in range(STOPS):
+                time.sleep(1 + random.random())
+                process.send_signal(signal.SIGSTOP)
+                time.sleep(6)
+                process.send_signal(signal.SIGCONT)
+            wait_for(lambda: within(TAKEOVER_S, os.listdir, self.on(self.victim)), "the victim serves again", 30)
+            time.sleep(1)
+        finally:
+            process.send_signal(signal.SIGCONT)
+            for counter in counters:
+                counter.terminate()
+        did = [json.loads(counter.communicate(timeout=90)[0]) for counter in counters]
+        steps = [sum(d["steps"] for d in did[i:i + 4]) for i in (0, 4)]
+        print("# %s: %d steps on node 0, %d on the victim" % (self.box, *steps), flush=True)
+        wrong = [text for d in did for text in d["wrong"]]
+        expect(not wrong, "%d wrong: %s" % (len(wrong), wrong[:5]))
+        errors = [d["errors"] for d in did[:4] if d["errors"]]
+        expect(not errors, "errors on node 0: %s" % errors)
+        expect(min(d["steps"] for d in did) > 10, "some did next to nothing: %s" % [d["steps"] for d in did])
+        # A descriptor of the earlier life, and a lock that was lost.
+        told = sum(d["errors"].get("Stale file handle", 0) for d in did[4:])
+        expect(told > 0, "no process on the victim was told that its lock is gone")
+        strange = [d["errors"] for d in did[4:] if set(d["errors"]) - {"Stale file handle", "No such file or directory"}]
+        expect(not strange, "other errors on the victim: %s" % strange)
 
     def left(self):
         """A clean unmount while another node waits for what it held."""
@@ -259,4 +375,4 @@ class Failures:
         finally:
             self.victim = last
 
-    TESTS = (left, killed, stopped, cut, one_by_one)
+    TESTS = (left, killed, stopped, counting, cut, one_by_one)

@@ -40,6 +40,7 @@ struct Register {
 	GArray *worlds; /* struct world */
 	Call *calls[CALLS];
 	bool given_up;
+	bool removing; /* somebody has tried to remove it */
 	GArray *undurable;
 };
 
@@ -215,6 +216,7 @@ Call *check_invoke(Register *reg, enum call_kind kind, int a, int b)
 		.invoked = ++moment, .slot = CALLS
 	};
 	call->after_loss = lost[call->reign];
+	reg->removing |= kind == CALL_REMOVE || kind == CALL_CLEAR;
 	if (reg->given_up)
 		return call;
 	for (call->slot = 0; call->slot < CALLS && reg->calls[call->slot]; call->slot++)
@@ -354,6 +356,25 @@ bool check_is_there(const Register *reg)
 	int state = check_state(reg);
 
 	return state != CK_UNKNOWN && state != CK_ABSENT;
+}
+
+void check_published(Register *reg)
+{
+	if (reg->given_up || reg->removing)
+		return;
+	expand(reg);
+	g_autoptr(GArray) old = reg->worlds;
+	reg->worlds = g_array_new(false, true, sizeof(struct world));
+	for (unsigned i = 0; i < old->len; i++) {
+		if (g_array_index(old, struct world, i).state != CK_ABSENT)
+			g_array_append_vals(reg->worlds, &g_array_index(old, struct world, i), 1);
+	}
+	if (!reg->given_up && reg->worlds->len == 0)
+		sched_fail("%s: was said to be durable, and is lost", reg->name);
+	for (unsigned i = reg->undurable->len; i > 0; i--) {
+		if (g_array_index(reg->undurable, struct undurable, i - 1).state == CK_ABSENT)
+			g_array_remove_index(reg->undurable, i - 1);
+	}
 }
 
 bool check_reign_is_lost(int reign)

@@ -51,6 +51,8 @@ void check_durable(Register *reg, uint64_t moment);
 int check_state(const Register *reg);
 /* One state is possible, and it is not CK_ABSENT. */
 bool check_is_there(const Register *reg);
+/* Made, and told to be durable, be it in another reign than that in which it was made: unless somebody removes it, it stays. */
+void check_published(Register *reg);
 /* The reign ended without an unmount: what is not durable may be lost. */
 void check_reign_lost(int reign);
 bool check_reign_is_lost(int reign);

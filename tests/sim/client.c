@@ -25,6 +25,7 @@ int client_begin(struct client *client)
 	struct node *node = client->node;
 
 	calls++;
+	mf_fs_requester(client->id + 1);
 	world_check();
 	sched_yield_maybe();
 	int r;
@@ -33,6 +34,12 @@ int client_begin(struct client *client)
 			break;
 	}
 	return r;
+}
+
+/* Its life is over, or it knows already that it will be. */
+static bool is_ending(const struct client *client)
+{
+	return client_is_over(client) || mf_node_is_fenced(client->node->node);
 }
 
 bool client_is_trouble(int r)
@@ -92,6 +99,15 @@ ssize_t client_read(struct client *client, MfHandle *handle, void *data, size_t 
 	return n >= 0 && is_too_late(client) ? -EIO : n;
 }
 
+int client_fsyncdir(struct client *client, uint64_t dir)
+{
+	int r = mf_fs_fsyncdir(client->node->fs, dir);
+	int life = client->node->life;
+
+	/* What an earlier step changed went with an earlier reign. */
+	return r == -ESTALE && sched_reign(life) != life ? -EIO : r;
+}
+
 int client_walk(struct client *client, const char *path, uint64_t *ret_ino)
 {
 	g_auto(GStrv) parts = g_strsplit(path, "/", -1);
@@ -109,12 +125,12 @@ int client_walk(struct client *client, const char *path, uint64_t *ret_ino)
 int client_outcome(const struct client *client, int r)
 {
 	/* What was in tmp when the node joined anew is gone. */
-	return client_is_trouble(r) || (r < 0 && client_is_over(client)) ? CK_UNKNOWN : r;
+	return client_is_trouble(r) || (r < 0 && is_ending(client)) ? CK_UNKNOWN : r;
 }
 
 void client_unexpected(const struct client *client, const char *what, int r)
 {
-	if (!client_is_trouble(r) && !client_is_over(client))
+	if (!client_is_trouble(r) && !is_ending(client))
 		sched_fail("%s: %s", what, strerror(-r));
 }
 

@@ -21,6 +21,7 @@ int client_lookup(struct client *client, uint64_t parent, const char *name, uint
 /* These two after client_begin(). */
 int client_list(struct client *client, uint64_t dir, MfListing **ret);
 ssize_t client_read(struct client *client, MfHandle *handle, void *data, size_t len);
+int client_fsyncdir(struct client *client, uint64_t dir);
 /* A directory of which it is sure that it is there. */
 int client_walk(struct client *client, const char *path, uint64_t *ret_ino);
 /* The result of a call for the checker. */

@@ -195,7 +195,7 @@ static int put(struct client *client, const struct folder *f)
 	if (r == 0) {
 		uint64_t moment = check_moment();
 		/* And with it all that leads to it. */
-		if (sched_chance(3000) && client_begin(client) == 0 && mf_fs_fsync(node->fs, st.ino) == 0 &&
+		if (sched_chance(3000) && client_begin(client) == 0 && mf_fs_fsync(node->fs, handle) == 0 &&
 			!client_is_over(client))
 			check_durable(f->item, moment);
 		client_close(client, handle);

@@ -216,7 +216,12 @@ static void lock_done(GArray *done, void *arg)
 	kernel_answer_locks(done);
 }
 
-static const struct mf_kernel_ops ops = { forget_attr, forget_name, is_interrupted, lock_done };
+static int same_process(uint32_t a, uint32_t b)
+{
+	return a == b;
+}
+
+static const struct mf_kernel_ops ops = { forget_attr, forget_name, is_interrupted, same_process, lock_done };
 
 void kernel_start(struct node *node)
 {

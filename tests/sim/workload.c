@@ -114,7 +114,7 @@ static int write_message(struct client *client, struct message *m, const char *n
 	if (r == 0)
 		r = client_begin(client);
 	if (r == 0)
-		r = mf_fs_fsync(node->fs, st.ino);
+		r = mf_fs_fsync(node->fs, handle);
 	client_close(client, handle);
 	if (r < 0)
 		client_unexpected(client, "writing in tmp", r);
@@ -170,6 +170,9 @@ static int deliver(struct client *client, bool by_link)
 		kernel_lock_two(node, tmp, to);
 		kernel_lock(node, ino, true);
 		r = mf_fs_rename(node->fs, tmp, name, to, name, 0);
+		/* Done in memory, and not to come any further. */
+		if (r == 0 && sched_chance(200))
+			world_cut(node, sched_between(0, 15 * G_USEC_PER_SEC));
 		kernel_unlock(node, ino, true);
 		kernel_unlock_two(node, tmp, to);
 		check_return(call, client_outcome(client, r));
@@ -177,9 +180,11 @@ static int deliver(struct client *client, bool by_link)
 			uint64_t moment = check_moment();
 			r = client_begin(client);
 			if (r == 0)
-				r = mf_fs_fsyncdir(node->fs, to);
+				r = client_fsyncdir(client, to);
 			if (r == 0 && !client_is_over(client))
 				check_durable(m->reg, moment);
+			if (r == 0)
+				check_published(m->reg);
 		}
 	}
 	if (r < 0)
@@ -534,7 +539,7 @@ static int count(struct client *client)
 			uint64_t moment = check_moment();
 			r = client_begin(client);
 			if (r == 0)
-				r = mf_fs_fsync(node->fs, mf_handle_ino(handle));
+				r = mf_fs_fsync(node->fs, handle);
 			if (r == 0 && !client_is_over(client))
 				check_durable(counters[i], moment);
 		}
@@ -759,7 +764,7 @@ static int replace(struct client *client)
 		uint64_t moment = check_moment();
 		r = client_begin(client);
 		if (r == 0)
-			r = mf_fs_fsyncdir(node->fs, parent);
+			r = client_fsyncdir(client, parent);
 		if (r == 0 && !client_is_over(client))
 			check_durable(slots[i], moment);
 	}

@@ -268,6 +268,15 @@ static void crash(struct node *node)
 	node_ended(node);
 }
 
+void world_cut(struct node *node, int64_t time)
+{
+	if (!plan.partitions || steps_left == 0 || node->life == 0)
+		return;
+	sched_log("%s is cut off for %.3f s", node->name, (double)time / 1e6);
+	cluster_partition(node->life, sched_now() + time);
+	sched_at(sched_now() + time, SCHED_WORLD, false, healed, GINT_TO_POINTER(node->life));
+}
+
 static void *trouble_main(void *arg)
 {
 	int64_t pause = sched_between(SECOND / 10, 8 * SECOND);
@@ -289,11 +298,7 @@ static void *trouble_main(void *arg)
 			sched_freeze(node->life, sched_now() + time);
 			break;
 		case 1:
-			if (!plan.partitions)
-				break;
-			sched_log("%s is cut off for %.3f s", node->name, (double)time / 1e6);
-			cluster_partition(node->life, sched_now() + time);
-			sched_at(sched_now() + time, SCHED_WORLD, false, healed, GINT_TO_POINTER(node->life));
+			world_cut(node, time);
 			break;
 		case 2:
 			/* Mostly when it has got somewhere. */
@@ -321,7 +326,7 @@ static void *setup_main(void *arg)
 	return NULL;
 }
 
-/* Windows of dead nodes, by the names of their objects. @arg: a set to add to. */
+/* Windows of dead nodes: their objects, and who made each. @arg: a table to add to. */
 static void collect_windows(enum mf_pool_which which, const char *oid, void *arg)
 {
 	struct mf_member member = { 0 };

@@ -52,6 +52,8 @@ extern unsigned steps_left;
 void world_run(void);
 /* What must be true at any moment. */
 void world_check(void);
+/* No network for @time us, if this world has such trouble. */
+void world_cut(struct node *node, int64_t time);
 
 /* What clients work on; made by a first mount. */
 void workload_setup(struct node *node);
