@@ -3,10 +3,11 @@
  *
  *   pingpong [--ops N] [--samples FILE] [--pause] handover|dotlock|publish|visible|alone DIR_OF_A DIR_OF_B
  *
- *   handover  A and B in turn: lock a file (fcntl), read the number in it, write the next one, unlock; one sample a
- * turn dotlock   the same with a dotlock publish   A delivers into a folder that B has just listed: create, write,
- * fsync, link, unlink; one sample a delivery visible   A delivers, B lists new/ and finds it; one sample a listing,
- * from its first call to the last alone     handover with A only: what the same costs when nobody else is there
+ * handover: A and B in turn lock a file (fcntl), read the number in it, write the next one, unlock; one sample a turn.
+ * dotlock: the same with a dotlock.
+ * publish: A delivers into a folder that B has just listed: create, write, fsync, link, unlink; one sample a delivery.
+ * visible: A delivers, B lists new/ and finds it; one sample a listing, from its first call to the last.
+ * alone: handover with A only: what the same costs when nobody else is there.
  *
  * A and B take turns in one process, so a sample holds the work of the nodes and no waiting for a processor. DIR_OF_A
  * and DIR_OF_B are the same directory on two mounts. Prints one JSON line, as mailbench does.
