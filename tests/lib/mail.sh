@@ -260,7 +260,7 @@ _mail_postfix_master() {
 		retry     unix  -  -  n  -     -  error
 		discard   unix  -  -  n  -     -  discard
 		local     unix  -  n  n  -     -  local
-		virtual   unix  -  n  n  -     -  virtual
+		virtual   unix  -  n  n  -     -  virtual -o soft_bounce=yes
 		lmtp      unix  -  -  n  -     -  lmtp
 		anvil     unix  -  -  n  -     1  anvil
 		scache    unix  -  -  n  -     1  scache

@@ -308,6 +308,9 @@ class Pop(Worker):
             for number in self.rng.sample(sorted(uidl, key=int), min(5, len(uidl))):
                 data = b"\n".join(pop.retr(int(number))[1]) + b"\n"
                 name, wrong = ledger.parse(data)
+                # Dovecot ends what it cannot read on as if it were whole (fetch_callback() in its pop3-commands.c).
+                if wrong and not self.sure():
+                    raise Failed(wrong)
                 if wrong:
                     self.ledger.fail("%s: %s" % (self.name, wrong))
                 # Dovecot: %08Xu%08Xv
