@@ -158,7 +158,14 @@ static int write_through(MfFs *fs, MfInode *inode, const char *name, const void 
 	return r == -ECANCELED ? -EIO : r;
 }
 
-static int change(MfFs *fs, MfInode *inode, const char *name, const void *value, size_t len)
+/* What has no name any more lives in memory, but a plain file in a directory that is still there: other nodes may have it
+ * open, and with the lease its memory goes. */
+static bool is_shared(const MfInode *inode, const MfDir *dir)
+{
+	return !inode->removed || (inode->kind == MF_KIND_FILE && dir && is_stored(inode));
+}
+
+static int change(MfFs *fs, MfInode *inode, MfDir *dir, const char *name, const void *value, size_t len)
 {
 	int r = 0;
 
@@ -171,7 +178,7 @@ static int change(MfFs *fs, MfInode *inode, const char *name, const void *value,
 		else
 			r = mf_commit_wait(inode->dir->shards->pdata[0]);
 	}
-	if (r == 0 && !inode->removed)
+	if (r == 0 && is_shared(inode, dir))
 		r = write_through(fs, inode, name, value, len);
 	if (r < 0)
 		return r;
@@ -206,7 +213,7 @@ int mf_fs_setxattr(MfFs *fs, uint64_t ino, const char *name, const void *value, 
 	else if (!there && flags & XATTR_REPLACE)
 		r = -ENODATA;
 	else
-		r = change(fs, inode, name, value, len);
+		r = change(fs, inode, dir, name, value, len);
 	give_back(fs, inode, dir);
 	return r;
 }
@@ -221,7 +228,7 @@ int mf_fs_removexattr(MfFs *fs, uint64_t ino, const char *name)
 	if (r < 0)
 		return r;
 	if (inode->xattrs && g_hash_table_contains(inode->xattrs, name))
-		r = change(fs, inode, name, NULL, 0);
+		r = change(fs, inode, dir, name, NULL, 0);
 	else
 		r = -ENODATA;
 	give_back(fs, inode, dir);

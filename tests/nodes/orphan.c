@@ -11,6 +11,7 @@
 #include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/xattr.h>
 #include <unistd.h>
 
 enum { SMALL = 5000, LARGE = 9 << 20, MANY = 50 };
@@ -75,6 +76,9 @@ static void test_file(int a, int b)
 	mf_tap_ok(ok && pread(other, text, 6, 0) == 6 && !strcmp(text, "after!"), "and writes, as node %d sees", b);
 	mf_tap_ok(fstat(other, &st) == 0 && st.st_size == (3 << 20) + 3 && st.st_nlink == 0, "size and nlink too");
 	mf_tap_ok(fchmod(fd, 0640) == 0 && fstat(other, &st) == 0 && (st.st_mode & 07777) == 0640, "and its mode");
+	ok = fsetxattr(fd, "user.a", "one", 3, 0) == 0 && fgetxattr(other, "user.a", text, sizeof(text)) == 3;
+	ok = ok && fsetxattr(other, "user.b", "two", 3, 0) == 0 && fgetxattr(fd, "user.b", text, sizeof(text)) == 3;
+	mf_tap_ok(ok && fgetxattr(fd, "user.a", text, sizeof(text)) == 3, "and its extended attributes");
 	mf_tap_ok(mf_node_put(b, "plain", "another") == 0 && pread(fd, text, 6, 0) == 6 && !strcmp(text, "after!"),
 		"a new file of that name is another one");
 	close(fd);
