@@ -440,6 +440,9 @@ static void draw_lock(struct world *w, struct op *op)
 
 	if (op->kind == OP_FLOCK) {
 		op->flags = flocks[mf_rand_below(w, COUNT(flocks))];
+		/* Of a directory each node keeps its own. */
+		if (w->nodes > 1 && S_ISDIR(w->slot[op->actor][op->slot].type))
+			op->flags = LOCK_UN;
 		return;
 	}
 	op->flags = types[mf_rand_below(w, COUNT(types) - (op->kind == OP_POSIX_GETLK || op->kind == OP_OFD_GETLK))];

@@ -25,6 +25,7 @@
  *    are put after the commit that drops the name. Neither is compared once there were several names.
  *  - a published message that is renamed into a tmp has left the other nodes: left out.
  *  - l_pid of a lock of another node is any number.
+ *  - flock of a directory holds on its own node only: the kernel does not tell FUSE of it.
  */
 #include "diff.h"
 
