@@ -5,9 +5,8 @@
  *          it that was stopped under its lock goes on once the node has joined anew, and would write what it had read before:
  *          over what the others have written meanwhile. So as long as it has not learned that the lock is gone, every change
  *          that it attempts in that directory gives ESTALE. It learns that of a file lock when it gives it up or closes the
- *          file (whatever else it does with that gives -ESTALE, too), of a dotlock when it looks at its name, as Dovecot does before it
- *          removes it (file_dotlock_delete()) and before it takes it anew. What it then removes or renames by that name is
- *          not there if it is not its own.
+ *          file, of a dotlock when it looks at its name, as Dovecot does before it removes it (file_dotlock_delete()) and
+ *          before it takes it anew. What it then removes or renames by that name is not there if it is not its own.
  *          A process is known by the pid in its requests. After KEEP nobody is remembered: its number may be another's.
  * Threads: fs->lock held.
  */

@@ -48,8 +48,7 @@ class Dotlock:
 
     def __exit__(self, *unused):
         try:
-            st = os.lstat(self.path)
-            if (st.st_dev, st.st_ino) == (lambda own: (own.st_dev, own.st_ino))(os.fstat(self.fd)):
+            if os.path.samestat(os.lstat(self.path), os.fstat(self.fd)):
                 os.unlink(self.path)
         except FileNotFoundError:
             pass
