@@ -6,6 +6,7 @@
 #include "fuse/ctlsock.h"
 #include "fuse/daemon.h"
 #include "fuse/log.h"
+#include "fuse/mountinfo.h"
 #include "fuse/mountpoint.h"
 #include "fuse/ops.h"
 #include "fuse/options.h"
@@ -133,12 +134,12 @@ static int serve(struct mf_session *session, struct fuse_session *se)
 
 static void forget_attr(uint64_t ino, void *arg)
 {
-	fuse_lowlevel_notify_inval_inode(arg, ino, -1, 0);
+	fuse_lowlevel_notify_inval_inode(((struct mf_session *)arg)->se, ino, -1, 0);
 }
 
 static void forget_name(uint64_t parent, const char *name, void *arg)
 {
-	fuse_lowlevel_notify_inval_entry(arg, parent, name, strlen(name));
+	fuse_lowlevel_notify_inval_entry(((struct mf_session *)arg)->se, parent, name, strlen(name));
 }
 
 static bool is_interrupted(void *cookie)
@@ -160,13 +161,30 @@ static void lock_done(GArray *done, void *arg)
 	mf_reply_done(done);
 }
 
+static void raise_event(uint64_t dir, const struct mf_kernel_event *event, void *arg)
+{
+	mf_replay_raise(((struct mf_session *)arg)->replay, dir, event);
+}
+
 static const struct mf_kernel_ops kernel_ops = {
 	.forget_attr = forget_attr,
 	.forget_name = forget_name,
 	.is_interrupted = is_interrupted,
 	.same_process = same_process,
 	.lock_done = lock_done,
+	.raise = raise_event,
 };
+
+static int start_replay(struct mf_session *session)
+{
+	g_auto(mf_mount) mount = { 0 };
+
+	if (mf_mountinfo_find(NULL, session->mountpoint, &mount) != 1)
+		return fuse_failed("finding the mount on", session->mountpoint);
+	mf_replay_start(session->replay, session->fs, mount.dev);
+	mf_fs_set_kernel(session->fs, &kernel_ops, session);
+	return 0;
+}
 
 /* From the mount to the unmount. */
 static int mount_and_serve(struct mf_session *session, struct fuse_session *se)
@@ -184,21 +202,27 @@ static int mount_and_serve(struct mf_session *session, struct fuse_session *se)
 	} else if (fuse_session_mount(se, session->mountpoint) < 0) {
 		r = fuse_failed("mounting on", session->mountpoint);
 	} else {
-		mf_fs_set_kernel(session->fs, &kernel_ops, se);
-		r = serve(session, se);
+		r = start_replay(session);
+		if (r == 0)
+			r = serve(session, se);
 		release_signals();
 		mf_session_stopping(session);
 		mf_session_drain(session);
 		fuse_session_unmount(se);
+		mf_replay_stop(session->replay);
 	}
 	/* Again, for the starts that failed; and what the drain left to write is seen. */
 	mf_session_stopping(session);
 
 	/* The socket goes last: whoever waits for it to vanish wants to know everything committed. */
 	close_r = mf_fs_close(session->fs);
-	if (close_r < 0)
+	if (close_r < 0 && close_r != -EREMOTEIO)
 		g_critical("not everything could be written: %s", g_strerror(-close_r));
 	mf_node_leave(session->node, close_r == 0);
+	if (close_r == -EREMOTEIO) {
+		g_message("a node could not be told of the last changes: it is when it finds that this one has ended");
+		close_r = 0;
+	}
 	mf_ctlsock_stop(sock);
 	return r < 0 ? r : close_r;
 }
@@ -253,13 +277,19 @@ static int mount_main(const struct mf_options *options)
 	mf_session_init(&session);
 	session.conf = options->conf;
 	session.mountpoint = mountpoint;
-	r = new_session(&session, options, &se);
+	r = mf_replay_new(mountpoint, &session.replay);
+	if (r < 0)
+		refuse(r, g_strdup_printf("cannot start a process: %s", g_strerror(-r)));
+	else
+		r = new_session(&session, options, &se);
 	if (r == 0) {
+		session.se = se;
 		catch_signals(se, options->foreground);
 		r = run(&session, se);
 		release_signals();
 		fuse_session_destroy(se);
 	}
+	mf_replay_free(session.replay);
 	mf_session_clear(&session);
 	if (r < 0)
 		mf_daemon_failed(1);

@@ -4,10 +4,13 @@
 
 void mf_op_getattr(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
-	struct mf_session *session = mf_session_begin(req, "getattr", ino);
+	struct mf_session *session;
 	struct mf_stat st;
 	int r;
 
+	if (mf_replay_attr(mf_session_of(req)->replay, req, ino))
+		return;
+	session = mf_session_begin(req, "getattr", ino);
 	if (!session)
 		return;
 	do
@@ -61,7 +64,7 @@ static int64_t ns_of(const struct timespec *ts)
 
 void mf_op_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *attr, int to_set, struct fuse_file_info *fi)
 {
-	struct mf_session *session = mf_session_begin(req, "setattr", ino);
+	struct mf_session *session;
 	struct mf_attr wanted = {
 		.mode = attr->st_mode,
 		.uid = attr->st_uid,
@@ -74,6 +77,9 @@ void mf_op_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *attr, int to_set
 	struct mf_stat st;
 	int r;
 
+	if (mf_replay_attr(mf_session_of(req)->replay, req, ino))
+		return;
+	session = mf_session_begin(req, "setattr", ino);
 	if (!session)
 		return;
 	r = mf_fs_setattr(session->fs, ino, &wanted, set_of(to_set) | (fi ? MF_SET_BY_HANDLE : 0), &st);

@@ -29,12 +29,15 @@ struct fill {
 
 void mf_op_mkdir(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode)
 {
-	struct mf_session *session = mf_session_begin(req, "mkdir", parent);
+	struct mf_session *session;
 	const struct fuse_ctx *ctx = fuse_req_ctx(req);
 	struct mf_cred cred = { .uid = ctx->uid, .gid = ctx->gid, .pid = (uint32_t)ctx->pid };
 	struct mf_stat st;
 	int r;
 
+	if (mf_replay_make(mf_session_of(req)->replay, req, parent, name))
+		return;
+	session = mf_session_begin(req, "mkdir", parent);
 	if (!session)
 		return;
 	r = mf_fs_mkdir(session->fs, parent, name, mode, &cred, &st);
@@ -46,8 +49,11 @@ void mf_op_mkdir(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mod
 
 void mf_op_rmdir(fuse_req_t req, fuse_ino_t parent, const char *name)
 {
-	struct mf_session *session = mf_session_begin(req, "rmdir", parent);
+	struct mf_session *session;
 
+	if (mf_replay_remove(mf_session_of(req)->replay, req, parent, name))
+		return;
+	session = mf_session_begin(req, "rmdir", parent);
 	if (session)
 		mf_reply_err(req, "rmdir", parent, mf_fs_rmdir(session->fs, parent, name));
 }

@@ -4,10 +4,13 @@
 
 void mf_op_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
 {
-	struct mf_session *session = mf_session_begin(req, "lookup", parent);
+	struct mf_session *session;
 	struct mf_stat st;
 	int r;
 
+	if (mf_replay_lookup(mf_session_of(req)->replay, req, parent, name))
+		return;
+	session = mf_session_begin(req, "lookup", parent);
 	if (!session)
 		return;
 	r = mf_fs_lookup(session->fs, parent, name, (uint32_t)fuse_req_ctx(req)->pid, &st);

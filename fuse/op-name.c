@@ -23,11 +23,14 @@ static void reply_new(fuse_req_t req, const char *op, uint64_t parent, int r, co
 
 void mf_op_mknod(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode, dev_t rdev)
 {
-	struct mf_session *session = mf_session_begin(req, "mknod", parent);
+	struct mf_session *session;
 	struct mf_cred cred = cred_of(req);
 	struct mf_stat st;
 	int r = -EOPNOTSUPP;
 
+	if (mf_replay_make(mf_session_of(req)->replay, req, parent, name))
+		return;
+	session = mf_session_begin(req, "mknod", parent);
 	if (!session)
 		return;
 	if (S_ISREG(mode))
@@ -65,8 +68,11 @@ void mf_op_readlink(fuse_req_t req, fuse_ino_t ino)
 
 void mf_op_unlink(fuse_req_t req, fuse_ino_t parent, const char *name)
 {
-	struct mf_session *session = mf_session_begin(req, "unlink", parent);
+	struct mf_session *session;
 
+	if (mf_replay_remove(mf_session_of(req)->replay, req, parent, name))
+		return;
+	session = mf_session_begin(req, "unlink", parent);
 	if (session)
 		mf_reply_err(req, "unlink", parent, mf_fs_unlink(session->fs, parent, name));
 }
@@ -86,9 +92,12 @@ void mf_op_link(fuse_req_t req, fuse_ino_t ino, fuse_ino_t new_parent, const cha
 void mf_op_rename(fuse_req_t req, fuse_ino_t parent, const char *name, fuse_ino_t new_parent, const char *new_name,
 	unsigned flags)
 {
-	struct mf_session *session = mf_session_begin(req, "rename", parent);
+	struct mf_session *session;
 	int r = -EINVAL;
 
+	if (mf_replay_rename(mf_session_of(req)->replay, req, parent, name, new_parent, new_name))
+		return;
+	session = mf_session_begin(req, "rename", parent);
 	if (!session)
 		return;
 	if (!(flags & ~(RENAME_NOREPLACE | RENAME_EXCHANGE)))

@@ -159,6 +159,25 @@ void mf_reply_attr(fuse_req_t req, const struct mf_stat *st)
 	mf_fs_answered(session->fs, st);
 }
 
+void mf_reply_known_entry(fuse_req_t req, const struct mf_stat *st)
+{
+	struct mf_session *session = mf_session_of(req);
+	struct fuse_entry_param entry;
+
+	mf_reply_fill_entry(st, &entry);
+	entry.attr_timeout = entry.entry_timeout = 0;
+	if (fuse_reply_entry(req, &entry) < 0)
+		mf_fs_forget(session->fs, st->ino, 1);
+}
+
+void mf_reply_known_attr(fuse_req_t req, const struct mf_stat *st)
+{
+	struct stat attr;
+
+	fill_stat(st, &attr);
+	fuse_reply_attr(req, &attr, 0);
+}
+
 static void close_file(struct mf_session *session, MfHandle *handle)
 {
 	g_autoptr(GArray) done = mf_filelock_done_new();

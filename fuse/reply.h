@@ -16,6 +16,9 @@ void mf_reply_none(fuse_req_t req);
 
 void mf_reply_entry(fuse_req_t req, const struct mf_stat *st);
 void mf_reply_attr(fuse_req_t req, const struct mf_stat *st);
+/* The same of what is known without a lease: whatever this node may do, and not to be kept. */
+void mf_reply_known_entry(fuse_req_t req, const struct mf_stat *st);
+void mf_reply_known_attr(fuse_req_t req, const struct mf_stat *st);
 /* Each takes over @handle. */
 void mf_reply_open(fuse_req_t req, struct fuse_file_info *fi, MfHandle *handle);
 void mf_reply_create(fuse_req_t req, const struct mf_stat *st, struct fuse_file_info *fi, MfHandle *handle);

@@ -10,6 +10,7 @@
 #ifndef MF_FUSE_SESSION_H
 #define MF_FUSE_SESSION_H
 
+#include "fuse/replay.h"
 #include "sync/fs.h"
 
 #include <fuse_lowlevel.h>
@@ -23,6 +24,8 @@ struct mf_session {
 	MfPool *pool;
 	MfNode *node;
 	MfFs *fs;
+	struct fuse_session *se;
+	MfReplay *replay;
 	int silent; /* atomic: the trouble of mf_session_check() was logged */
 
 	GMutex asking;		    /* held while a list is made: fs must stay; before lock */

@@ -41,6 +41,11 @@ static bool is_live(MfNode *node, uint32_t incarnation)
 	return state == MF_HOLDER_LIVE || state == MF_HOLDER_SELF;
 }
 
+bool mf_lease_is_taken_over(const struct mf_lease *lease)
+{
+	return lease->stamp_below == lease->epoch;
+}
+
 int mf_lease_examine(MfNode *node, GBytes *record, enum mf_lease_mode mode, struct mf_lease *ret_lease, GArray *ret_busy,
 	GArray *ret_waiters)
 {

@@ -195,6 +195,19 @@ enum mf_holder mf_node_holder(MfNode *node, uint32_t incarnation)
 	}
 }
 
+unsigned mf_node_n_lost(MfNode *node)
+{
+	GHashTableIter iter;
+	gpointer value;
+	unsigned n = 0;
+
+	g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&node->state);
+	g_hash_table_iter_init(&iter, node->members);
+	while (g_hash_table_iter_next(&iter, NULL, &value))
+		n += GPOINTER_TO_UINT(value) == MF_MEMBER_LOST;
+	return n;
+}
+
 /* Its writes end here. 1: it is swept, too. */
 static int cut_off(MfNode *node, uint32_t inc, const struct mf_member *member)
 {

@@ -72,6 +72,9 @@ enum mf_holder {
 };
 enum mf_holder mf_node_holder(MfNode *node, uint32_t incarnation);
 
+/* How many are known to be lost: others than before, when the number has changed. Does not block. */
+unsigned mf_node_n_lost(MfNode *node);
+
 /* Makes sure that @incarnation, which does not answer, is dead: 0, from now on mf_node_holder() says clean or lost. -EAGAIN:
  * it lives, or may. @evict: then it is made to end. Blocks for its watch timeout and a bit. */
 int mf_node_bury(MfNode *node, uint32_t incarnation, bool evict);

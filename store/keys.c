@@ -88,6 +88,28 @@ bool mf_key_parse_number(const char *key, const char *prefix, uint64_t *ret_numb
 	return true;
 }
 
+char *mf_xattr_interest(uint32_t incarnation)
+{
+	return g_strdup_printf(MF_XATTR_INTEREST "%08x", incarnation);
+}
+
+bool mf_xattr_parse_interest(const char *xattr, uint32_t *ret_incarnation)
+{
+	size_t prefix = strlen(MF_XATTR_INTEREST);
+	uint32_t incarnation = 0;
+
+	if (!g_str_has_prefix(xattr, MF_XATTR_INTEREST) || strlen(xattr) != prefix + 8)
+		return false;
+	for (const char *p = xattr + prefix; *p; p++) {
+		int digit = g_ascii_xdigit_value(*p);
+		if (digit < 0)
+			return false;
+		incarnation = incarnation << 4 | (unsigned)digit;
+	}
+	*ret_incarnation = incarnation;
+	return true;
+}
+
 enum mf_space mf_space_of_name(const char *name)
 {
 	for (enum mf_space space = MF_SPACE_CUR; space < MF_SPACES; space++) {

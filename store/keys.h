@@ -26,6 +26,7 @@
 #define MF_XATTR_PUBLISHED "published" /* had a name that may be elsewhere now, so no orphan of a crash: m.* */
 #define MF_XATTR_OWNER "owner"	/* addresses of the client that made it: node.* */
 #define MF_XATTR_VERSION "version" /* compare-and-set counter: members */
+#define MF_XATTR_INTEREST "i." /* + incarnation, 8 hex: its kernel has the directory, and it does not have the lease: d.* */
 #define MF_XATTR_USER "u."	/* + what stands behind "user." */
 
 /* Whose entries: a directory's own, or those of the cur, new and tmp that live inside it. */
@@ -59,6 +60,9 @@ char *mf_key_reap(uint64_t ino, uint64_t tag);
 char *mf_key_number(const char *prefix, uint64_t number);
 /* 16 hex digits behind @prefix. */
 bool mf_key_parse_number(const char *key, const char *prefix, uint64_t *ret_number);
+
+char *mf_xattr_interest(uint32_t incarnation);
+bool mf_xattr_parse_interest(const char *xattr, uint32_t *ret_incarnation);
 
 /* The space that a directory of this name inside another one is; MF_SPACE_SELF for any other name. */
 enum mf_space mf_space_of_name(const char *name);

@@ -5,8 +5,10 @@
 #include "sync/commit.h"
 #include "sync/dir.h"
 #include "sync/dotlock.h"
+#include "sync/event.h"
 #include "sync/hold.h"
 #include "sync/inode.h"
+#include "sync/interest.h"
 #include "sync/locks.h"
 #include "sync/name.h"
 #include "sync/opened.h"
@@ -156,6 +158,9 @@ static int take_content(MfDir *dir, struct taking *t)
 		return r;
 	head->stamped = head->loaded = head->known = true;
 	mf_dir_merge_record(dir, head);
+	mf_interest_take(dir, t->rop);
+	if (mf_lease_is_taken_over(&dir->lease))
+		mf_event_inherit(dir);
 	mf_opened_clear(dir);
 	kvs = mf_rop_get_range(t->rop, RANGE_OPEN, &more);
 	r = read_on(dir, MF_KEY_OPEN, kvs, more, mf_opened_take);

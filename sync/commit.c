@@ -2,6 +2,7 @@
 #include "sync/commit.h"
 
 #include "sync/dir.h"
+#include "sync/event.h"
 #include "sync/file.h"
 #include "sync/hold.h"
 #include "sync/inode.h"
@@ -33,6 +34,8 @@ struct mf_batch {
 	GPtrArray *files;  /* pinned: files with bytes to flush whose names do not change */
 	GPtrArray *named;  /* pinned: have a name in RADOS once this is done */
 	GPtrArray *reaps;  /* keys x/... set by this batch */
+	GPtrArray *events; /* struct mf_event, for others; NULL: nobody is interested */
+	GHashTable *were;  /* of the shard, for these */
 	bool record, times, creates;
 	bool passes; /* the lease goes with it */
 	uint64_t ring_low; /* before it */
@@ -73,6 +76,8 @@ static void batch_free(MfFs *fs, struct mf_batch *batch)
 	g_ptr_array_unref(batch->inodes);
 	g_ptr_array_unref(batch->named);
 	g_ptr_array_unref(batch->reaps);
+	g_clear_pointer(&batch->events, g_ptr_array_unref);
+	g_clear_pointer(&batch->were, g_hash_table_unref);
 	g_free(batch);
 }
 
@@ -121,6 +126,7 @@ void mf_commit_forget(MfShard *shard)
 	unqueue(shard);
 	g_hash_table_remove_all(shard->dirty);
 	g_hash_table_remove_all(shard->values);
+	g_clear_pointer(&shard->were, g_hash_table_unref);
 	g_cond_broadcast(&shard->cond);
 	shard->dirty_record = shard->dirty_times = false;
 	g_hash_table_iter_init(&iter, shard->dirty_files);
@@ -378,6 +384,7 @@ static int freeze(MfShard *shard, struct mf_batch **ret_batch)
 		batch_free(dir->fs, batch);
 		return r;
 	}
+	batch->events = mf_event_freeze(shard, dirty, &batch->were);
 	if (index) {
 		shard->dirty_record = shard->dirty_times = shard->times_due = false;
 		/* What frees space must get through when the pool is full, and what the end of a rename or a split needs. */
@@ -416,6 +423,7 @@ static void melt(struct mf_batch *batch)
 		enum mf_on_disk before = GPOINTER_TO_UINT(value) & ~BATCH_SETS;
 		g_hash_table_replace(shard->dirty, g_strdup(key), GUINT_TO_POINTER(before));
 	}
+	mf_event_melt(shard, batch->were);
 	shard->dirty_record |= batch->record;
 	shard->dirty_times |= batch->times;
 	shard->rec.ring_low = batch->ring_low;
@@ -454,6 +462,8 @@ static void finish(struct mf_batch *batch, int result)
 			if (batch->creates)
 				dir->created = true;
 			dir->passed |= batch->passes;
+			if (batch->events)
+				mf_event_tell(dir, batch->events, shard == dir->shards->pdata[0] ? batch->version : 0);
 		}
 		shard->seq_done = batch->seq;
 		shard->failed_error = 0;

@@ -5,6 +5,7 @@
 #include "sync/attr.h"
 #include "sync/commit.h"
 #include "sync/dotlock.h"
+#include "sync/event.h"
 #include "sync/file.h"
 #include "sync/hold.h"
 #include "sync/inode.h"
@@ -54,6 +55,7 @@ static void shard_free(void *data)
 	g_hash_table_unref(shard->dirty_files);
 	g_hash_table_unref(shard->reaped_names);
 	g_hash_table_unref(shard->doubted);
+	g_clear_pointer(&shard->were, g_hash_table_unref);
 	g_cond_clear(&shard->cond);
 	g_free(shard);
 }
@@ -69,6 +71,8 @@ static MfDir *dir_alloc(MfFs *fs, MfInode *inode)
 	dir->waiters = g_array_new(false, false, sizeof(struct mf_waiter));
 	dir->granted = g_array_new(false, false, sizeof(struct mf_lock_grant));
 	dir->loaded = g_hash_table_new(NULL, NULL);
+	dir->interested = g_array_new(false, false, sizeof(uint32_t));
+	dir->uninterested = g_array_new(false, false, sizeof(uint32_t));
 	dir->noted_open = g_hash_table_new_full(g_int64_hash, g_int64_equal, g_free, NULL);
 	dir->noted_locks = g_hash_table_new_full(g_int64_hash, g_int64_equal, g_free, NULL);
 	dir->foreign_open =
@@ -183,6 +187,11 @@ static void dir_free(MfDir *dir)
 	g_clear_pointer(&dir->kernel_inos, g_hash_table_unref);
 	g_clear_pointer(&dir->kernel_names, g_hash_table_unref);
 	g_free(dir->kernel_place);
+	/* No more than that: whoever frees directories is going through their list. */
+	if (dir->kernel_parent)
+		dir->kernel_parent->pins--;
+	g_array_unref(dir->interested);
+	g_array_unref(dir->uninterested);
 	g_array_unref(dir->waiters);
 	g_array_unref(dir->granted);
 	g_cond_clear(&dir->cond);
@@ -530,6 +539,14 @@ void mf_dir_unload(MfDir *dir)
 	}
 }
 
+uint64_t mf_shard_version(GBytes *last)
+{
+	char text[17] = "";
+
+	memcpy(text, g_bytes_get_data(last, NULL), MIN(g_bytes_get_size(last), sizeof(text) - 1));
+	return g_ascii_strtoull(text, NULL, 16);
+}
+
 int mf_shard_take_xattrs(MfShard *shard, MfRop *rop)
 {
 	GBytes *last = mf_rop_get_xattr(rop, MF_XATTR_LAST);
@@ -539,7 +556,7 @@ int mf_shard_take_xattrs(MfShard *shard, MfRop *rop)
 		return -EIO;
 	memset(shard->last, 0, sizeof(shard->last));
 	memcpy(shard->last, g_bytes_get_data(last, NULL), g_bytes_get_size(last));
-	shard->version = g_ascii_strtoull(shard->last, NULL, 16);
+	shard->version = mf_shard_version(last);
 	if (mf_shard_record_decode(g_bytes_get_data(record, NULL), g_bytes_get_size(record), &shard->rec) < 0)
 		return -EIO;
 	return 0;
@@ -879,25 +896,8 @@ MfDentry *mf_dir_add(MfDir *dir, const char *key, MfInode *inode, bool local, ui
 	return dentry;
 }
 
-bool mf_dir_remove(MfDir *dir, MfDentry *dentry)
-{
-	bool on_disk = false;
-	MfInode *inode = dentry->inode;
-
-	if ((!dentry->local || dentry->tag != 0) && !mf_inode_is_dir(inode))
-		inode->nlink--;
-	count_entry(dir, dentry, -1);
-	g_autofree char *key = g_strdup(dentry->key);
-	bool local = dentry->local, embedded = is_embedded(dentry);
-	detach(dir, dentry);
-	if (embedded)
-		mf_dir_dirty_record(dir);
-	else if (!local)
-		on_disk = mf_dir_dirty(dir, key, true);
-	return on_disk;
-}
-
-bool mf_dir_dirty(MfDir *dir, const char *key, bool on_disk)
+/* @ino, @kind: what the key led to before; 0: not known, or nothing. */
+static bool dirty(MfDir *dir, const char *key, bool on_disk, uint64_t ino, enum mf_kind kind)
 {
 	MfShard *shard = mf_dir_shard(dir, key);
 	enum mf_on_disk state = GPOINTER_TO_UINT(g_hash_table_lookup(shard->dirty, key));
@@ -909,6 +909,8 @@ bool mf_dir_dirty(MfDir *dir, const char *key, bool on_disk)
 			on_disk = sets;
 		state = on_disk ? MF_ON_DISK_YES : MF_ON_DISK_NO;
 		g_hash_table_insert(shard->dirty, g_strdup(key), GUINT_TO_POINTER(state));
+		if (on_disk && ino)
+			mf_event_note(shard, key, ino, kind);
 	}
 	shard->seq++;
 	mf_lost_note(dir);
@@ -918,6 +920,33 @@ bool mf_dir_dirty(MfDir *dir, const char *key, bool on_disk)
 		g_hash_table_remove(shard->dirty, key);
 	mf_commit_queue(shard);
 	return state == MF_ON_DISK_YES;
+}
+
+bool mf_dir_remove(MfDir *dir, MfDentry *dentry)
+{
+	bool on_disk = false;
+	MfInode *inode = dentry->inode;
+
+	if ((!dentry->local || dentry->tag != 0) && !mf_inode_is_dir(inode))
+		inode->nlink--;
+	count_entry(dir, dentry, -1);
+	g_autofree char *key = g_strdup(dentry->key);
+	bool local = dentry->local, embedded = is_embedded(dentry);
+	uint64_t ino = inode->ino;
+	enum mf_kind kind = inode->kind;
+	detach(dir, dentry);
+	if (embedded)
+		mf_dir_dirty_record(dir);
+	else if (!local)
+		on_disk = dirty(dir, key, true, ino, kind);
+	return on_disk;
+}
+
+bool mf_dir_dirty(MfDir *dir, const char *key, bool on_disk)
+{
+	const MfDentry *dentry = on_disk ? mf_dir_peek(dir, key) : NULL;
+
+	return dirty(dir, key, on_disk, dentry ? dentry->inode->ino : 0, dentry ? dentry->inode->kind : MF_KIND_FILE);
 }
 
 void mf_dir_dirty_dentry(MfDentry *dentry)

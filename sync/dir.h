@@ -42,6 +42,8 @@ bool mf_dir_is_empty(MfDir *dir, enum mf_space space); /* call mf_dir_complete()
 
 /* Record of the directory and map of its shards from the xattrs of its head; -EIO. */
 int mf_dir_take_head(MfDir *dir, MfRop *rop);
+/* What stands in xattr `last'. */
+uint64_t mf_shard_version(GBytes *last);
 /* Version, `last' and record of a shard. */
 int mf_shard_take_xattrs(MfShard *shard, MfRop *rop);
 /* Adds what a shard says about times and subdirectories, once after it was read. */

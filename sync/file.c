@@ -4,6 +4,7 @@
 #include "locking/stamp.h"
 #include "sync/attr.h"
 #include "sync/dir.h"
+#include "sync/event.h"
 #include "sync/inode.h"
 #include "sync/xattr.h"
 
@@ -551,7 +552,7 @@ static int flush(MfFs *fs, MfInode *inode)
 	int r = 0;
 
 	g_mutex_lock(&fs->lock);
-	bool dirty = f->dirty || f->dirty_attr;
+	bool modified = f->dirty, dirty = f->dirty || f->dirty_attr;
 	f->dirty = f->dirty_attr = false;
 	f->flushing = dirty;
 	snap.attr = inode->attr;
@@ -576,6 +577,8 @@ static int flush(MfFs *fs, MfInode *inode)
 	g_mutex_lock(&fs->lock);
 	f->flushing = false;
 	f->dirty |= r < 0;
+	if (r == 0 && modified)
+		mf_event_modified(inode);
 	g_mutex_unlock(&fs->lock);
 	return r;
 }

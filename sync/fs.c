@@ -10,6 +10,7 @@
 #include "sync/lostlock.h"
 #include "sync/model.h"
 #include "sync/name.h"
+#include "sync/outbox.h"
 #include "sync/reaper.h"
 #include "sync/reopen.h"
 #include "sync/recall.h"
@@ -137,6 +138,7 @@ static void fs_free(MfFs *fs)
 	g_hash_table_unref(fs->lock_requests);
 	mf_filelock_free(fs->locks);
 	mf_stripecache_free(fs->cache);
+	mf_outbox_clear(fs);
 	g_cond_clear(&fs->flusher_cond);
 	g_cond_clear(&fs->reserve_cond);
 	g_cond_clear(&fs->reap_cond);
@@ -179,6 +181,7 @@ int mf_fs_open(MfPool *pool, MfNode *node, const struct mf_conf *conf, MfFs **re
 	g_cond_init(&fs->life_cond);
 	g_cond_init(&fs->reopen_cond);
 	g_queue_init(&fs->reopens);
+	mf_outbox_init(fs);
 	fs->held = g_hash_table_new(NULL, NULL);
 	fs->lost = g_hash_table_new_full(g_int64_hash, g_int64_equal, g_free, (GDestroyNotify)g_hash_table_unref);
 	fs->lostlocks = mf_lostlocks_new();
@@ -214,6 +217,7 @@ int mf_fs_open(MfPool *pool, MfNode *node, const struct mf_conf *conf, MfFs **re
 		return r;
 	}
 	fs->flusher = g_thread_new("mailfs-flusher", mf_commit_flusher, fs);
+	fs->outbox_thread = g_thread_new("mailfs-outbox", mf_outbox_thread, fs);
 	fs->sweeper = g_thread_new("mailfs-sweeper", mf_sweep_thread, fs);
 	fs->rejoiner = g_thread_new("mailfs-rejoin", mf_rejoin_thread, fs);
 	mf_node_report(node, mf_report_encode, fs);
@@ -336,12 +340,15 @@ int mf_fs_close(MfFs *fs)
 	}
 	if (r == 0)
 		mf_recall_leave(fs);
+	bool told = mf_outbox_drain(fs);
 	fs->stopping = true;
+	g_cond_broadcast(&fs->outbox_cond);
 	g_cond_broadcast(&fs->flusher_cond);
 	g_cond_broadcast(&fs->sweep_cond);
 	g_cond_broadcast(&fs->life_cond);
 	g_mutex_unlock(&fs->lock);
 	g_thread_join(fs->flusher);
+	g_thread_join(fs->outbox_thread);
 	g_thread_join(fs->sweeper);
 	g_thread_join(fs->rejoiner);
 	/* The callbacks of commits need this memory, and jobs may start more of them. */
@@ -361,6 +368,8 @@ int mf_fs_close(MfFs *fs)
 	/* Nobody looks for that but the sweep of a window that was not left clean. */
 	if (r == 0)
 		r = fs->unreaped;
+	if (r == 0 && !told)
+		r = -EREMOTEIO;
 	g_mutex_unlock(&fs->lock);
 	fs_free(fs);
 	return r;

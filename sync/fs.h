@@ -12,6 +12,8 @@
 #pragma once
 
 #include "locking/node.h"
+#include "store/eventrecord.h"
+#include "store/keys.h"
 
 #include <fcntl.h>
 #include <sys/types.h>
@@ -31,7 +33,8 @@ void mf_fs_requester(uint32_t pid);
 /* After -ESHUTDOWN of mf_node_check(): waits until this node has joined anew. 0, or -ESHUTDOWN when it does not come to that. */
 int mf_fs_await_life(MfFs *fs);
 /* Commits everything and frees. 0, or the error that kept changes from being committed, or objects of no name from being
- * removed. */
+ * removed. -EREMOTEIO: all that was done, but a node that lives could not be told of the last changes. It is when it finds
+ * this one to have died: do not leave in order. */
 int mf_fs_close(MfFs *fs);
 
 struct mf_stat {
@@ -44,7 +47,16 @@ struct mf_stat {
 };
 void mf_fs_answered(MfFs *fs, const struct mf_stat *st);
 
-/* How the kernel is made to forget. Called on threads of their own, with no lock held; may block. */
+/* What another node changed in directory @parent (its inode, be it only a cur, new or tmp), for whoever watches that. */
+struct mf_kernel_event {
+	enum mf_event_kind kind; /* MANY: no names */
+	bool is_dir;
+	uint64_t parent, new_parent; /* new_*: of MOVE */
+	const char *name, *new_name;
+	uint64_t ino; /* what bears the name, as far as that is known */
+};
+
+/* What the kernel is told. The first two are called on threads of their own, with no lock held, and may block. */
 struct mf_kernel_ops {
 	void (*forget_attr)(uint64_t ino, void *arg);
 	void (*forget_name)(uint64_t parent, const char *name, void *arg);
@@ -53,6 +65,8 @@ struct mf_kernel_ops {
 	/* Thread @b belongs to the process of thread @a: 1, 0, or -ESRCH when @b has ended. fs->lock held. */
 	int (*same_process)(uint32_t a, uint32_t b);
 	void (*lock_done)(GArray *done, void *arg); /* struct mf_filelock_done: requests to be answered */
+	/* Events of one object @dir come in their order. fs->lock held. */
+	void (*raise)(uint64_t dir, const struct mf_kernel_event *event, void *arg);
 };
 void mf_fs_set_kernel(MfFs *fs, const struct mf_kernel_ops *ops, void *arg); /* NULL: no kernel any more */
 
@@ -64,6 +78,18 @@ struct mf_cred {
 /* @pid: who asks, to be recognized when it opens what it found; 0: nobody. */
 int mf_fs_lookup(MfFs *fs, uint64_t parent, const char *name, uint32_t pid, struct mf_stat *ret);
 void mf_fs_forget(MfFs *fs, uint64_t ino, uint64_t nlookup);
+/* What is known of an inode that the kernel has or had, without its lease: for whoever only needs the kernel to find it. Counts
+ * as a lookup. -ESTALE: nothing. */
+int mf_fs_remind(MfFs *fs, uint64_t ino, struct mf_stat *ret);
+/* The names that lead from the root to a directory, as the kernel had them last: struct mf_fs_step. -ESTALE: not known. */
+struct mf_fs_step {
+	uint64_t parent;
+	uint64_t ino;
+	char name[MF_NAME_MAX + 1];
+};
+int mf_fs_way(MfFs *fs, uint64_t ino, GArray **ret_steps);
+/* Nobody is, or waits, in it. A hint. */
+bool mf_fs_is_calm(MfFs *fs, uint64_t ino);
 /* @pid: as above. */
 int mf_fs_getattr(MfFs *fs, uint64_t ino, uint32_t pid, struct mf_stat *ret);
 

@@ -4,6 +4,7 @@
 #include "sync/hold.h"
 #include "sync/inode.h"
 
+#include <errno.h>
 #include <string.h>
 
 #define VALID_MS 1000u
@@ -11,6 +12,7 @@
 #define NAMES_MAX 4096u		      /* more are answered without a time */
 #define LEAVE_US 300000		      /* how long a directory's earlier place is waited for */
 #define LEFT_US (2 * G_USEC_PER_SEC)  /* ... by who asks again */
+#define STEPS_MAX 1024u		      /* directories below one another */
 #define MARGIN_US 20000		      /* the kernel counts from when it has the answer */
 
 struct mf_kernel_name {
@@ -40,6 +42,11 @@ static gboolean name_equal(gconstpointer a, gconstpointer b)
 	const struct mf_kernel_name *x = a, *y = b;
 
 	return x->parent == y->parent && strcmp(x->name, y->name) == 0;
+}
+
+bool mf_kernel_has(const MfInode *inode)
+{
+	return inode->nlookup > 0 || inode->ino == MF_ROOT_INO; /* which is never looked up */
 }
 
 static bool may_keep(const MfDir *dir)
@@ -178,10 +185,23 @@ void mf_kernel_forget(MfDir *dir)
 		f->done = NULL;
 }
 
-void mf_kernel_place(MfDir *dir, uint64_t parent, const char *name)
+static struct mf_kernel_name *take_place(MfDir *dir)
 {
-	g_free(dir->kernel_place);
-	dir->kernel_place = name_new(parent, name);
+	MfInode *parent = g_steal_pointer(&dir->kernel_parent);
+
+	if (parent)
+		mf_inode_unpin(dir->fs, parent);
+	return g_steal_pointer(&dir->kernel_place);
+}
+
+void mf_kernel_place(MfDir *dir, MfInode *parent, const char *name)
+{
+	struct mf_kernel_name *place = name_new(parent->ino, name);
+
+	mf_inode_pin(parent);
+	g_free(take_place(dir));
+	dir->kernel_place = place;
+	dir->kernel_parent = parent;
 }
 
 /* It is forgotten by a job that takes the lock of its parent. */
@@ -214,7 +234,7 @@ void mf_kernel_vanished(MfInode *inode, const MfDir *from, const char *key)
 	mf_key_is_entry(key, &space);
 	const MfInode *parent = space == MF_SPACE_SELF ? from->inode : from->sub[space];
 	if (parent && dir->kernel_place->parent == parent->ino && strcmp(dir->kernel_place->name, key + MF_KEY_PREFIX) == 0)
-		leave(dir, g_steal_pointer(&dir->kernel_place));
+		leave(dir, take_place(dir));
 }
 
 void mf_kernel_leave(MfInode *inode, uint64_t parent, const char *name)
@@ -228,13 +248,74 @@ void mf_kernel_leave(MfInode *inode, uint64_t parent, const char *name)
 	struct mf_kernel_name *place = dir->kernel_place;
 	if (place && (place->parent != parent || strcmp(place->name, name) != 0)) {
 		until += LEAVE_US - LEFT_US;
-		leave(dir, g_steal_pointer(&dir->kernel_place));
+		leave(dir, take_place(dir));
 	}
 	mf_dir_pin(dir);
 	/* Who comes this way once more may be about to lock it again. */
 	while (ok && (dir->kernel_leaving > 0 || dir->kernel_left > 0))
 		ok = g_cond_wait_until(&dir->cond, &dir->fs->lock, until);
 	mf_dir_unpin(dir);
+}
+
+int mf_fs_remind(MfFs *fs, uint64_t ino, struct mf_stat *ret)
+{
+	g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&fs->lock);
+	MfInode *inode = mf_inode_find(fs, ino);
+
+	if (!inode || inode->removed || inode->dead)
+		return -ESTALE;
+	if (inode->nlookup++ == 0)
+		mf_inode_pin(inode);
+	mf_inode_stat(inode, ret);
+	return 0;
+}
+
+static bool step_up(MfInode **inode, struct mf_fs_step *ret)
+{
+	MfDir *dir = (*inode)->dir;
+
+	if (!dir || (*inode)->removed)
+		return false;
+	ret->ino = (*inode)->ino;
+	if ((*inode)->kind == MF_KIND_SUBDIR) {
+		g_strlcpy(ret->name, mf_space_name((*inode)->space), sizeof(ret->name));
+		*inode = dir->inode;
+	} else {
+		if (!dir->kernel_place)
+			return false;
+		g_strlcpy(ret->name, dir->kernel_place->name, sizeof(ret->name));
+		*inode = dir->kernel_parent;
+	}
+	ret->parent = (*inode)->ino;
+	return true;
+}
+
+int mf_fs_way(MfFs *fs, uint64_t ino, GArray **ret_steps)
+{
+	g_autoptr(GArray) steps = g_array_new(false, false, sizeof(struct mf_fs_step));
+	g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&fs->lock);
+	MfInode *inode = mf_inode_find(fs, ino);
+
+	while (inode && inode->ino != MF_ROOT_INO) {
+		struct mf_fs_step step;
+		/* Places are as old as the kernel's last look: two may lie in one another. */
+		if (steps->len >= STEPS_MAX || !step_up(&inode, &step))
+			return -ESTALE;
+		g_array_prepend_val(steps, step);
+	}
+	if (!inode)
+		return -ESTALE;
+	*ret_steps = g_steal_pointer(&steps);
+	return 0;
+}
+
+bool mf_fs_is_calm(MfFs *fs, uint64_t ino)
+{
+	g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&fs->lock);
+	const MfInode *inode = mf_inode_find(fs, ino);
+	const MfDir *dir = inode ? inode->dir : NULL;
+
+	return !dir || (dir->users == 0 && dir->blocked == 0 && !dir->acquiring);
 }
 
 GThreadPool *mf_kernel_pool(MfFs *fs)

@@ -13,10 +13,12 @@
 
 /* Fills the times in @st, for an answer about @inode, found under @key of @parent (NULL: no name is answered). */
 void mf_kernel_answer(MfDir *parent, const char *key, MfInode *inode, struct mf_stat *st);
+/* It knows the inode, so a process may watch it. */
+bool mf_kernel_has(const MfInode *inode);
 /* Until this returns what it was given under the lease of @dir is gone from the kernel. Waits. */
 void mf_kernel_forget(MfDir *dir);
 /* The kernel has the directory here now, and nowhere else. */
-void mf_kernel_place(MfDir *dir, uint64_t parent, const char *name);
+void mf_kernel_place(MfDir *dir, MfInode *parent, const char *name);
 /* Another node has taken it, a directory perhaps, from this place. */
 void mf_kernel_vanished(MfInode *inode, const MfDir *from, const char *key);
 /* @inode, a directory, is about to be answered as @name of @parent. If the kernel has it elsewhere, where another node took

@@ -98,6 +98,7 @@ struct MfShard {
 	GHashTable *dirty;	 /* key -> enum mf_on_disk */
 	GHashTable *values;	 /* reap, intent and gain keys -> GByteArray */
 	GHashTable *reaped_names; /* key of a to-delete record that is in no commit yet -> key of the name that goes in the same */
+	GHashTable *were;	 /* of event.h: what others see under changed keys; NULL: nobody is interested */
 	GHashTable *doubted;	 /* names dropped from memory while the lease was elsewhere: the next catch-up reads them */
 	GHashTable *dirty_files; /* MfInode, pinned: bytes or attributes to be flushed with the next commit */
 	bool dirty_record;	 /* head: the directory's own record changed */
@@ -172,13 +173,21 @@ struct MfDir {
 	int64_t kernel_until;	  /* monotonic us: until then the kernel may answer by itself */
 	GHashTable *kernel_inos;  /* uint64_t: attributes that it may have */
 	GHashTable *kernel_names; /* struct mf_kernel_name: names that it may have */
-	struct mf_kernel_name *kernel_place; /* the one place where it has this directory, unless it has forgotten it */
+	struct mf_kernel_name *kernel_place; /* the one place where it has, or had, this directory; NULL: others moved it */
+	MfInode *kernel_parent;   /* ... in this one; pinned */
 	unsigned kernel_leaving;  /* it is being made to forget an earlier one ... */
 	unsigned kernel_left;	  /* ... in this directory */
 	GHashTable *loaded;	  /* MfInode here whose bytes or xattrs are in memory */
 	GHashTable *changers;	  /* processes with changes that may not be in RADOS yet, see lost.h; NULL: none */
 	GHashTable *noted_open;	  /* uint64_t: inodes that RADOS knows we have open */
 	GHashTable *foreign_open; /* uint64_t -> GArray of uint32_t: who else has them open */
+	GArray *interested;	  /* uint32_t: incarnations that are told what changes here, see interest.h */
+	GArray *uninterested;	  /* ... whose marks go when the lease does */
+	bool noted_interest;	  /* RADOS has ours */
+	bool noting_interest;	  /* ... when the lease is given up */
+	uint64_t told_version;	  /* of d.<ino>: all changes up to here were made or raised here */
+	uint64_t taken_version;	  /* ... when its lease was taken */
+	uint64_t kept_serial;	  /* of the lease that we had, all clean, when our last life ended; 0: we had none */
 	GArray *granted;	  /* struct mf_lock_grant */
 	GHashTable *noted_locks;  /* uint64_t: inodes whose file locks RADOS has a record of */
 };
@@ -207,6 +216,10 @@ struct MfFs {
 	bool locks_wait;	 /* requests of lock_requests, at other nodes */
 	unsigned sending;	 /* notices whose fate is not known yet */
 	GCond sent_cond;
+	GHashTable *outboxes;	 /* of outbox.h: a set */
+	GSequence *outbox_queue; /* those of which nothing is on its way, by the time when they are due */
+	GCond outbox_cond;
+	GThread *outbox_thread;
 	GQueue dirty_shards; /* by dirty_since */
 	GQueue dir_lru;	     /* head: most recently used */
 	GQueue file_lru;     /* MfInode with loaded bytes of a plain file */

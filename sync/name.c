@@ -55,14 +55,14 @@ void mf_name_leave(MfFs *fs, struct mf_parent *parent)
 static int answer(MfFs *fs, struct mf_parent *parent, const char *key, MfInode *inode, struct mf_stat *ret)
 {
 	MfDir *named_in = mf_dir_pin(parent->dir), *own = NULL;
-	uint64_t parent_ino = parent->inode->ino;
+	MfInode *named_under = mf_inode_pin(parent->inode);
 	int r;
 
 	mf_inode_pin(inode);
 	if (inode->kind == MF_KIND_DIR) {
 		mf_name_leave(fs, parent);
 		if (key)
-			mf_kernel_leave(inode, parent_ino, key + MF_KEY_PREFIX);
+			mf_kernel_leave(inode, named_under->ino, key + MF_KEY_PREFIX);
 		r = mf_attr_hold(fs, inode, MF_LEASE_SHARED, &own);
 	} else {
 		r = mf_attr_load(fs, inode);
@@ -74,11 +74,12 @@ static int answer(MfFs *fs, struct mf_parent *parent, const char *key, MfInode *
 		if (inode->nlookup++ == 0)
 			mf_inode_pin(inode);
 		if (inode->kind == MF_KIND_DIR && inode->dir && key)
-			mf_kernel_place(inode->dir, parent_ino, key + MF_KEY_PREFIX);
+			mf_kernel_place(inode->dir, named_under, key + MF_KEY_PREFIX);
 	}
 	if (own)
 		mf_dir_put(own);
 	mf_inode_unpin(fs, inode);
+	mf_inode_unpin(fs, named_under);
 	mf_dir_unpin(named_in);
 	return r;
 }

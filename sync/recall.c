@@ -5,8 +5,10 @@
 #include "sync/acquire.h"
 #include "sync/commit.h"
 #include "sync/dir.h"
+#include "sync/event.h"
 #include "sync/hold.h"
 #include "sync/inode.h"
+#include "sync/interest.h"
 #include "sync/kernel.h"
 #include "sync/locks.h"
 #include "sync/opened.h"
@@ -193,6 +195,7 @@ static void forget_content(MfDir *dir)
 {
 	mf_dir_unload(dir); /* what it keeps depends on who else has it open */
 	mf_opened_clear(dir);
+	mf_interest_clear(dir);
 	for (unsigned i = 0; i < dir->shards->len; i++) {
 		MfShard *shard = dir->shards->pdata[i];
 		shard->known = shard->loaded;
@@ -253,6 +256,7 @@ int mf_recall_add_pass(MfDir *dir, MfWop *wop)
 	if (dir->queued)
 		g_array_append_val(queue, self);
 	mf_opened_note(dir, wop);
+	mf_interest_note(dir, wop);
 	mf_locks_note(dir, wop);
 	mf_wop_full_force(wop);
 	dir->passed_to = to.incarnation;
@@ -334,10 +338,12 @@ static int hand_over(MfDir *dir)
 	bool share = dir->after.mode == MF_LEASE_SHARED;
 	dir->in_need = dir->blocked > 0;
 	mf_locks_left(dir);
-	if (share)
+	if (share) {
 		dir->lease = dir->after;
-	else
+		mf_interest_shared(dir);
+	} else {
 		forget_content(dir);
+	}
 	/* All who may enter now: with a shared lease every reader, without one the first. The queue is in the record; who came
 	 * later than that was written has to look there whom to ask. */
 	for (unsigned i = 0; i < dir->waiters->len; i++) {
@@ -395,6 +401,7 @@ static int quit(MfDir *dir)
 			break;
 		g_mutex_lock(&fs->lock);
 		mf_opened_note(dir, wop);
+		mf_interest_note(dir, wop);
 		g_mutex_unlock(&fs->lock);
 		mf_wop_full_force(wop);
 		r = mf_pool_write(fs->pool, MF_POOL_META, oid, wop);
@@ -589,11 +596,9 @@ void mf_recall_listen(const void *data, size_t len, void *arg)
 	MfFs *fs = arg;
 	struct mf_notice notice;
 
-	if (mf_notice_decode(data, len, &notice) < 0)
-		return;
 	g_mutex_lock(&fs->lock);
 	/* At the end there is nobody any more who could do anything about it. */
-	if (fs->stopping) {
+	if (fs->stopping || mf_event_listen(fs, data, len) || mf_notice_decode(data, len, &notice) < 0) {
 		g_mutex_unlock(&fs->lock);
 		return;
 	}
@@ -615,6 +620,9 @@ void mf_recall_listen(const void *data, size_t len, void *arg)
 	case MF_NOTICE_ASK:
 	case MF_NOTICE_UNUSED:
 		mf_opened_listen(fs, &notice);
+		break;
+	case MF_NOTICE_FORGOT:
+		mf_interest_forgot(fs, notice.from, notice.ino, notice.arg);
 		break;
 	default: /* of a newer version: a hint that we do without */
 		break;

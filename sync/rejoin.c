@@ -6,10 +6,12 @@
 #include "sync/file.h"
 #include "sync/hold.h"
 #include "sync/inode.h"
+#include "sync/interest.h"
 #include "sync/locks.h"
 #include "sync/lost.h"
 #include "sync/lostlock.h"
 #include "sync/message.h"
+#include "sync/outbox.h"
 #include "sync/table.h"
 
 #include <errno.h>
@@ -84,8 +86,12 @@ static void reset_dir(MfFs *fs, MfDir *dir)
 	/* It was never committed: nobody will ever find it. One that was not read yet is another matter. */
 	bool dead = dir->recovered && !dir->created;
 
+	dir->kept_serial = dir->lease.mode != MF_LEASE_NONE ? dir->lease.serial : 0;
 	for (unsigned i = 0; i < dir->shards->len; i++) {
 		MfShard *shard = dir->shards->pdata[i];
+		/* What is lost is a change, too. */
+		if (mf_commit_is_needed(shard))
+			dir->kept_serial = 0;
 		mf_commit_forget(shard);
 		shard->gone = dead || dir->inode->removed;
 		shard->loaded = shard->known = shard->complete = shard->stamped = shard->times_due = false;
@@ -93,6 +99,7 @@ static void reset_dir(MfFs *fs, MfDir *dir)
 		shard->failed_error = 0;
 	}
 	mf_lost_end(dir);
+	mf_interest_clear(dir);
 	drop_local_names(fs, dir);
 	dir->lease = (struct mf_lease){ .mode = MF_LEASE_NONE };
 	dir->passed_to = 0;
@@ -157,6 +164,7 @@ static void reset(MfFs *fs)
 	g_hash_table_remove_all(fs->unnamed);
 	g_hash_table_remove_all(fs->references);
 	g_hash_table_remove_all(fs->removed);
+	mf_outbox_reset(fs);
 	/* Numbers carry the incarnation, so they start anew. */
 	fs->next_counter = fs->reserved = fs->window_low = 0;
 	fs->gains_pending = 0;
@@ -187,6 +195,8 @@ static void live_again(MfFs *fs)
 		g_cond_wait_until(&fs->life_cond, &fs->lock, g_get_monotonic_time() + RETRY_US);
 	}
 	fs->members_changed++;
+	if (!fs->stopping && !fs->closing)
+		mf_interest_rejoined(fs);
 	g_cond_broadcast(&fs->sweep_cond);
 	g_cond_broadcast(&fs->life_cond);
 }

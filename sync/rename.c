@@ -186,9 +186,9 @@ static void apply(struct op *op, bool local, uint64_t tag)
 		mf_name_publish(op->fs, inode);
 	/* So does the kernel when it has our answer. */
 	if (op->child[0])
-		mf_kernel_place(op->child[0], op->dst.inode->ino, op->dst_name);
+		mf_kernel_place(op->child[0], op->dst.inode, op->dst_name);
 	if (op->child[1])
-		mf_kernel_place(op->child[1], op->src.inode->ino, op->src_name);
+		mf_kernel_place(op->child[1], op->src.inode, op->src_name);
 	mf_inode_unpin(op->fs, inode);
 }
 

@@ -3,6 +3,7 @@
 
 #include "sync/commit.h"
 #include "sync/dir.h"
+#include "sync/event.h"
 #include "sync/hold.h"
 #include "sync/inode.h"
 #include "sync/rename.h"
@@ -134,6 +135,7 @@ static void divide(MfShard *from, MfShard *to)
 		} else if (!moves(from, key)) {
 			continue;
 		}
+		mf_event_divide(from, to, key);
 		g_hash_table_insert(to->dirty, g_strdup(key), value);
 		to->seq++; /* or who waits for it would find nothing to wait for */
 		g_hash_table_iter_remove(&iter);

@@ -2,6 +2,7 @@
 #include "tests/sim/kernel.h"
 
 #include "locking/filelock.h"
+#include "tests/sim/watcher.h"
 
 #include <string.h>
 
@@ -126,6 +127,11 @@ static void put(struct node *node, uint64_t ino)
 	g_free(kinode);
 }
 
+void kernel_keep(struct node *node, uint64_t ino)
+{
+	get(node, ino);
+}
+
 void kernel_drop(struct node *node, uint64_t parent, const char *name)
 {
 	g_autofree struct kname *key = name_new(parent, name);
@@ -221,7 +227,12 @@ static int same_process(uint32_t a, uint32_t b)
 	return a == b;
 }
 
-static const struct mf_kernel_ops ops = { forget_attr, forget_name, is_interrupted, same_process, lock_done };
+static void raise_event(uint64_t dir, const struct mf_kernel_event *event, void *arg)
+{
+	watcher_raise(arg, event);
+}
+
+static const struct mf_kernel_ops ops = { forget_attr, forget_name, is_interrupted, same_process, lock_done, raise_event };
 
 void kernel_start(struct node *node)
 {

@@ -27,6 +27,8 @@ bool kernel_find(struct client *client, uint64_t parent, const char *name, uint6
 /* The client has removed or replaced it. */
 void kernel_drop(struct node *node, uint64_t parent, const char *name);
 void kernel_put_all(struct client *client);
+/* For as long as the node is mounted; the client has it in use. */
+void kernel_keep(struct node *node, uint64_t ino);
 
 /* A lock request that waits; a cookie. */
 struct wait {

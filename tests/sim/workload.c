@@ -4,6 +4,7 @@
 #include "tests/sim/client.h"
 #include "tests/sim/folders.h"
 #include "tests/sim/kernel.h"
+#include "tests/sim/watcher.h"
 
 #include "locking/filelock.h"
 #include "store/keys.h"
@@ -856,8 +857,10 @@ int workload_step(struct client *client)
 		r = list_dirs(client);
 	else if (what < 93)
 		r = replace(client);
-	else if (what < 97)
+	else if (what < 96)
 		r = read_slot(client);
+	else if (what < 97)
+		r = watcher_step(client);
 	else
 		r = dotlock(client);
 	kernel_put_all(client);

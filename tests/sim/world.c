@@ -5,6 +5,7 @@
 #include "sync/mkfs.h"
 #include "sync/model.h"
 #include "tests/sim/kernel.h"
+#include "tests/sim/watcher.h"
 #include "tests/sim/wrap.h"
 
 #include <errno.h>
@@ -95,6 +96,7 @@ static void check_burials(void)
 static void on_change(const struct cluster_change *change)
 {
 	check_change(change);
+	watcher_change(nodes, plan.nodes, change);
 	check_burials();
 	check_beliefs();
 }
@@ -154,10 +156,10 @@ static void unmount_node(struct node *node)
 	node->closing = true;
 	int r = mf_fs_close(node->fs);
 	/* With the cluster at rest nothing may keep it from being clean. */
-	if (r < 0 && faults_over && !mf_node_is_fenced(node->node))
+	if (r < 0 && r != -EREMOTEIO && faults_over && !mf_node_is_fenced(node->node))
 		sched_fail("%s: the unmount failed: %s", node->name, strerror(-r));
 	/* Not clean: what was not committed is lost, as in a crash. */
-	if (r < 0)
+	if (r < 0 && r != -EREMOTEIO)
 		check_reign_lost(sched_reign(node->life));
 	mf_node_leave(node->node, r == 0);
 	mf_pool_close(node->pool);
@@ -223,6 +225,7 @@ static void *node_main(void *arg)
 		}
 		while (node->clients > 0)
 			sched_wait(&node->ended, "its clients", node, -1);
+		watcher_settle(node);
 		unmount_node(node);
 	} else if (faults_over && r != -EBUSY) {
 		sched_fail("%s cannot mount: %s", node->name, error ? error : strerror(-r));
@@ -245,6 +248,7 @@ static void start_node(struct node *node)
 	node->budget = sched_between(20, 120);
 	node->ended = (struct waitq){ NULL };
 	kernel_start(node);
+	watcher_start(node);
 	mains++;
 	sched_spawn(node->life, node->name, node_main, node, false);
 }
@@ -415,6 +419,7 @@ static void alone(struct node *node, void *(*func)(void *))
 	node->fs = NULL;
 	node->ending = node->closing = false;
 	kernel_start(node);
+	watcher_start(node);
 	sched_join(sched_spawn(node->life, node->name, func, node, true));
 	node->life = 0;
 }

@@ -30,6 +30,7 @@ struct node {
 	GHashTable *inode_locks;
 	struct waitq inode_waiters;
 	GHashTable *kinodes, *names;
+	GPtrArray *watches; /* of watcher.c */
 };
 
 struct client {

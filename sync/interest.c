@@ -1,0 +1,224 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "sync/interest.h"
+
+#include "sync/dir.h"
+#include "sync/event.h"
+#include "sync/hold.h"
+#include "sync/inode.h"
+#include "sync/kernel.h"
+
+#include <errno.h>
+
+bool mf_interest_is_ours(const MfDir *dir)
+{
+	bool ours = mf_kernel_has(dir->inode);
+
+	for (enum mf_space s = MF_SPACE_CUR; s < MF_SPACES; s++)
+		ours |= dir->sub[s] && mf_kernel_has(dir->sub[s]);
+	return ours && dir->fs->kernel;
+}
+
+void mf_interest_clear(MfDir *dir)
+{
+	const MfShard *head = dir->shards->pdata[0];
+
+	/* What we did ourselves our kernel knows. */
+	if (dir->told_version >= dir->taken_version)
+		dir->told_version = MAX(dir->told_version, head->version);
+	g_array_set_size(dir->interested, 0);
+	g_array_set_size(dir->uninterested, 0);
+	dir->noted_interest = false;
+}
+
+void mf_interest_take(MfDir *dir, MfRop *rop)
+{
+	GHashTableIter iter;
+	gpointer key;
+	const MfShard *head = dir->shards->pdata[0];
+	uint32_t incarnation;
+
+	g_array_set_size(dir->interested, 0);
+	g_array_set_size(dir->uninterested, 0);
+	dir->noted_interest = false;
+	dir->taken_version = head->version;
+	g_hash_table_iter_init(&iter, mf_rop_get_xattrs(rop));
+	while (g_hash_table_iter_next(&iter, &key, NULL)) {
+		if (!mf_xattr_parse_interest(key, &incarnation))
+			continue;
+		switch (mf_node_holder(dir->fs->node, incarnation)) {
+		case MF_HOLDER_SELF:
+			dir->noted_interest = true;
+			break;
+		case MF_HOLDER_LIVE:
+			g_array_append_val(dir->interested, incarnation);
+			break;
+		case MF_HOLDER_CLEAN:
+		case MF_HOLDER_LOST:
+			g_array_append_val(dir->uninterested, incarnation);
+			break;
+		}
+	}
+	/* Nobody here could watch it before. */
+	if (!dir->noted_interest)
+		dir->told_version = dir->taken_version;
+}
+
+void mf_interest_note(MfDir *dir, MfWop *wop)
+{
+	bool ours = mf_interest_is_ours(dir);
+
+	dir->noting_interest = ours;
+	if (ours != dir->noted_interest) {
+		g_autofree char *xattr = mf_xattr_interest(mf_node_incarnation(dir->fs->node));
+		if (ours)
+			mf_wop_setxattr(wop, xattr, "1", 1);
+		else
+			mf_wop_rmxattr(wop, xattr);
+	}
+	for (unsigned i = 0; i < dir->uninterested->len; i++) {
+		g_autofree char *xattr = mf_xattr_interest(g_array_index(dir->uninterested, uint32_t, i));
+		mf_wop_rmxattr(wop, xattr);
+	}
+}
+
+void mf_interest_shared(MfDir *dir)
+{
+	g_array_set_size(dir->uninterested, 0);
+	dir->noted_interest = dir->noting_interest;
+}
+
+void mf_interest_forgot(MfFs *fs, uint32_t incarnation, uint64_t ino, uint64_t epoch)
+{
+	const MfInode *inode = mf_inode_find(fs, ino);
+	MfDir *dir = inode && inode->kind == MF_KIND_DIR ? inode->dir : NULL;
+
+	/* Under an earlier lease: it may have had the directory since, and its kernel, too. */
+	if (!dir || dir->lease.mode != MF_LEASE_EXCLUSIVE || dir->lease.epoch != epoch)
+		return;
+	for (unsigned i = 0; i < dir->interested->len; i++) {
+		if (g_array_index(dir->interested, uint32_t, i) != incarnation)
+			continue;
+		g_array_remove_index_fast(dir->interested, i);
+		g_array_append_val(dir->uninterested, incarnation);
+		return;
+	}
+}
+
+/* ---- what may have changed unnoticed ---- */
+
+static void end(MfFs *fs, MfDir *dir)
+{
+	MfInode *inode = mf_inode_pin(dir->inode);
+
+	mf_dir_unpin(dir);
+	mf_inode_unpin(fs, inode);
+	fs->reaping--;
+	g_cond_broadcast(&fs->reap_cond);
+}
+
+/* Having the lease is being told of everything from now on, and leaving it leaves a mark. */
+static void look(MfFs *fs, MfDir *dir)
+{
+	uint64_t kept = dir->kept_serial;
+	enum mf_space space;
+	MfDir *held;
+	int r;
+
+	do
+		r = mf_dir_get(fs, dir->inode, MF_LEASE_SHARED, &held, &space);
+	while (r == -ETIMEDOUT && !fs->closing);
+	if (r < 0)
+		return;
+	if (kept == 0 || held->lease.serial != kept + 1)
+		mf_event_many(held);
+	held->told_version = held->taken_version;
+	held->kept_serial = 0;
+	mf_dir_put(held);
+}
+
+static void renew(MfFs *fs, void *arg)
+{
+	MfDir *dir = arg;
+
+	g_mutex_lock(&fs->lock);
+	if (!fs->closing && mf_interest_is_ours(dir))
+		look(fs, dir);
+	end(fs, dir);
+	g_mutex_unlock(&fs->lock);
+}
+
+/* What can be seen of a directory without its lease. */
+struct sight {
+	bool dead;	  /* who has it */
+	uint64_t version; /* of its last commit */
+};
+
+static int see(MfFs *fs, uint64_t ino, struct sight *ret)
+{
+	g_autofree char *oid = mf_oid_dir(ino, 0);
+	g_autoptr(MfRop) rop = mf_rop_new();
+	struct mf_lease_record rec;
+
+	mf_rop_xattrs(rop);
+	int r = mf_pool_read(fs->pool, MF_POOL_META, oid, rop);
+	if (r < 0)
+		return r;
+	GBytes *lease = mf_rop_get_xattr(rop, MF_XATTR_LEASE), *last = mf_rop_get_xattr(rop, MF_XATTR_LAST);
+	if (!lease || !last || mf_lease_record_decode(g_bytes_get_data(lease, NULL), g_bytes_get_size(lease), &rec) < 0)
+		return -EBADMSG;
+	*ret = (struct sight){ .version = mf_shard_version(last) };
+	for (unsigned i = 0; i < rec.holders->len && rec.mode == MF_LEASE_EXCLUSIVE; i++)
+		ret->dead |= mf_node_holder(fs->node, g_array_index(rec.holders, uint32_t, i)) == MF_HOLDER_LOST;
+	mf_lease_record_clear(&rec);
+	return 0;
+}
+
+/* Who died may have given it to another before it told of its last commit. */
+static void look_back(MfDir *dir, uint64_t version)
+{
+	if (dir->told_version < version || dir->shards->len > 1)
+		mf_event_many(dir);
+	dir->told_version = MAX(dir->told_version, version);
+}
+
+static void look_after(MfFs *fs, void *arg)
+{
+	MfDir *dir = arg;
+	struct sight sight;
+
+	g_mutex_lock(&fs->lock);
+	if (!fs->closing && mf_interest_is_ours(dir) && dir->lease.mode == MF_LEASE_NONE) {
+		g_mutex_unlock(&fs->lock);
+		int r = see(fs, dir->inode->ino, &sight);
+		g_mutex_lock(&fs->lock);
+		if (r == 0 && sight.dead && !fs->closing)
+			look(fs, dir);
+		else if (r == 0 && dir->lease.mode == MF_LEASE_NONE)
+			look_back(dir, sight.version);
+	}
+	if (dir->lease.mode != MF_LEASE_NONE)
+		look_back(dir, dir->taken_version);
+	end(fs, dir);
+	g_mutex_unlock(&fs->lock);
+}
+
+static void start(MfFs *fs, mf_work_func func)
+{
+	for (GList *link = fs->dir_lru.head; link; link = link->next) {
+		MfDir *dir = link->data;
+		if (!mf_interest_is_ours(dir) || dir->inode->removed)
+			continue;
+		fs->reaping++;
+		mf_fs_reap(fs, func, mf_dir_pin(dir));
+	}
+}
+
+void mf_interest_rejoined(MfFs *fs)
+{
+	start(fs, renew);
+}
+
+void mf_interest_bereaved(MfFs *fs)
+{
+	start(fs, look_after);
+}
