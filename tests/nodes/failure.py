@@ -251,7 +251,7 @@ class Failures:
             time.sleep(0.2)
         self.all_there(0)
 
-    def remount(self):
+    def restart(self):
         """The victim comes again, as a new one."""
         mount = self.nodes.mounts[self.victim]
         if mount.process.poll() is None:
@@ -261,6 +261,9 @@ class Failures:
             if mailfs.is_mounted(mount.path):
                 subprocess.run(["umount", "-l", "-i", mount.path], check=False)
         mount.start(60)
+
+    def remount(self):
+        self.restart()
         self.all_there(self.victim)
 
     def killed(self):
