@@ -258,8 +258,7 @@ int mf_node_bury(MfNode *node, uint32_t inc, bool evict)
 	return r == 1 ? -ETIMEDOUT : r;
 }
 
-/* Incarnations that live, as far as we know, ourselves included: uint32_t. */
-static GArray *list_live(MfNode *node)
+GArray *mf_node_live(MfNode *node)
 {
 	GArray *list = g_array_new(false, false, sizeof(uint32_t));
 	GHashTableIter iter;
@@ -311,7 +310,7 @@ static bool is_evicting(MfNode *node, uint32_t inc)
 /* Those that ended elsewhere, and the one that comes after us in a ring of all: each node is watched by one. */
 static void look_after_others(MfNode *node)
 {
-	g_autoptr(GArray) list = list_live(node);
+	g_autoptr(GArray) list = mf_node_live(node);
 	uint32_t next = 0;
 
 	g_array_sort(list, compare_incarnations);
@@ -332,6 +331,8 @@ static void look_after_others(MfNode *node)
 		if (away && is_evicting(node, next)) {
 			mf_node_bury(node, next, false);
 		} else if (!away || node->missed != next) {
+			if (away)
+				tell(node, &(struct mf_notice){ .kind = MF_NOTICE_AWAY, .from = node->incarnation, .arg = next });
 			node->missed = away ? next : 0;
 			node->missed_ms = boottime_ms();
 		} else if (r == -ENOENT || boottime_ms() - node->missed_ms > MISSED_MS) {

@@ -72,6 +72,8 @@ enum mf_holder {
 };
 enum mf_holder mf_node_holder(MfNode *node, uint32_t incarnation);
 
+/* Incarnations that live, as far as we know, ourselves included: uint32_t, for g_array_unref(). Does not block. */
+GArray *mf_node_live(MfNode *node);
 /* How many are known to be lost: others than before, when the number has changed. Does not block. */
 unsigned mf_node_n_lost(MfNode *node);
 

@@ -18,6 +18,7 @@ enum mf_notice_kind {
 	MF_NOTICE_ASK = 6,     /* inode @arg, removed from directory @ino: do you have it open? */
 	MF_NOTICE_UNUSED = 7,  /* no; as it has no name, it never will be */
 	MF_NOTICE_FORGOT = 8,  /* the kernel of @from does not have @ino, whose events you told it in epoch @arg */
+	MF_NOTICE_AWAY = 9,    /* nobody watches the inbox of incarnation @arg any more */
 };
 
 struct mf_notice {

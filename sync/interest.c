@@ -6,6 +6,7 @@
 #include "sync/hold.h"
 #include "sync/inode.h"
 #include "sync/kernel.h"
+#include "sync/recall.h"
 
 #include <errno.h>
 
@@ -221,4 +222,18 @@ void mf_interest_rejoined(MfFs *fs)
 void mf_interest_bereaved(MfFs *fs)
 {
 	start(fs, look_after);
+}
+
+void mf_interest_away(MfFs *fs, uint32_t from, uint32_t incarnation)
+{
+	uint32_t self = mf_node_incarnation(fs->node);
+	g_autoptr(GArray) live = mf_node_live(fs->node);
+
+	for (unsigned i = 0; from == self && i < live->len; i++) {
+		uint32_t to = g_array_index(live, uint32_t, i);
+		if (to != self && to != incarnation)
+			mf_notice_send(fs, to, MF_NOTICE_AWAY, 0, incarnation);
+	}
+	if (!fs->closing)
+		mf_interest_bereaved(fs);
 }

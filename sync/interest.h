@@ -27,5 +27,7 @@ void mf_interest_forgot(MfFs *fs, uint32_t incarnation, uint64_t ino, uint64_t e
 /* This node has joined anew: nobody knows of its kernel, and it does not know what others did meanwhile. Takes the leases of
  * all that the kernel has, in the background. */
 void mf_interest_rejoined(MfFs *fs);
-/* A node died, perhaps before it could tell of its last changes. Takes the leases that it had. */
+/* A node died, perhaps before it could tell of its last changes: looks for these, and takes the leases that it had. */
 void mf_interest_bereaved(MfFs *fs);
+/* The same of one that may have. All nodes are told, if this one has found out. */
+void mf_interest_away(MfFs *fs, uint32_t from, uint32_t incarnation);

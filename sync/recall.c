@@ -621,6 +621,9 @@ void mf_recall_listen(const void *data, size_t len, void *arg)
 	case MF_NOTICE_UNUSED:
 		mf_opened_listen(fs, &notice);
 		break;
+	case MF_NOTICE_AWAY:
+		mf_interest_away(fs, notice.from, (uint32_t)notice.arg);
+		break;
 	case MF_NOTICE_FORGOT:
 		mf_interest_forgot(fs, notice.from, notice.ino, notice.arg);
 		break;

@@ -219,9 +219,15 @@ void *mf_rejoin_thread(void *arg)
 	MfFs *fs = arg;
 
 	int64_t asked = 0;
+	unsigned lost = mf_node_n_lost(fs->node), n;
 
 	g_mutex_lock(&fs->lock);
 	while (!fs->stopping) {
+		/* Not by the sweeper, which may be busy for long with what an earlier one left. */
+		if ((n = mf_node_n_lost(fs->node)) != lost && !fs->closing) {
+			lost = n;
+			mf_interest_bereaved(fs);
+		}
 		if (g_get_monotonic_time() - asked > ASK_US) {
 			asked = g_get_monotonic_time();
 			ask_blockers(fs);

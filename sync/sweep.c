@@ -6,7 +6,6 @@
 #include "sync/dotlock.h"
 #include "sync/hold.h"
 #include "sync/inode.h"
-#include "sync/interest.h"
 #include "sync/locks.h"
 #include "sync/reaper.h"
 #include "sync/stray.h"
@@ -266,7 +265,6 @@ void *mf_sweep_thread(void *arg)
 	MfFs *fs = arg;
 	uint64_t seen = UINT64_MAX;
 	int64_t again = INT64_MAX, ask = INT64_MAX, pause = AGAIN_US;
-	unsigned lost = mf_node_n_lost(fs->node);
 	g_autoptr(GArray) due = g_array_new(false, false, sizeof(uint32_t)); /* incarnations */
 
 	g_mutex_lock(&fs->lock);
@@ -295,9 +293,6 @@ void *mf_sweep_thread(void *arg)
 		mf_locks_check_owners(fs);
 		mf_dotlock_check(fs);
 		check_dirs(fs);
-		if (mf_node_n_lost(fs->node) != lost && !fs->closing)
-			mf_interest_bereaved(fs);
-		lost = mf_node_n_lost(fs->node);
 		g_mutex_unlock(&fs->lock);
 		g_autoptr(GArray) list = mf_node_unswept(fs->node);
 		g_array_append_vals(due, list->data, list->len);
