@@ -3,6 +3,8 @@
 
 #include "locking/lease.h"
 #include "sync/commit.h"
+#include "sync/event.h"
+#include "sync/interest.h"
 #include "tests/sim/pool.h"
 
 #include <errno.h>
@@ -11,7 +13,7 @@
 #pragma GCC diagnostic ignored "-Wmissing-prototypes"
 #pragma GCC diagnostic ignored "-Wmissing-declarations"
 
-static bool no_guard, no_deadline, early_release;
+static bool no_guard, no_deadline, early_release, no_mark, no_heir;
 
 static const struct {
 	const char *name;
@@ -21,6 +23,8 @@ static const struct {
 	{ "no-guard", &no_guard, "changes do not assert the epoch" },
 	{ "no-deadline", &no_deadline, "a node serves although its last ping is too old" },
 	{ "early-release", &early_release, "a lease is handed over before what was changed under it is committed" },
+	{ "no-mark", &no_mark, "who gives a lease up does not say that its kernel has the directory" },
+	{ "no-heir", &no_heir, "nobody tells of what a dead node did last" },
 	{ "missing-watch", &cluster_sabotage_ping, "who does not answer a ping at once is taken for dead" },
 };
 
@@ -79,4 +83,25 @@ bool __wrap_mf_commit_is_needed(const MfShard *shard)
 	if (early_release && shard->dir->draining)
 		return false;
 	return __real_mf_commit_is_needed(shard);
+}
+
+void __real_mf_interest_note(MfDir *dir, MfWop *wop);
+void __wrap_mf_interest_note(MfDir *dir, MfWop *wop)
+{
+	if (!no_mark)
+		__real_mf_interest_note(dir, wop);
+}
+
+void __real_mf_event_inherit(MfDir *dir);
+void __wrap_mf_event_inherit(MfDir *dir)
+{
+	if (!no_heir)
+		__real_mf_event_inherit(dir);
+}
+
+void __real_mf_interest_bereaved(MfFs *fs);
+void __wrap_mf_interest_bereaved(MfFs *fs)
+{
+	if (!no_heir)
+		__real_mf_interest_bereaved(fs);
 }

@@ -122,6 +122,21 @@ START_TEST(numbers)
 }
 END_TEST
 
+START_TEST(interest)
+{
+	static const char *const others[] = { "", "i.", "i.0000000", "i.000000010", "i.0000000g", "i.+0000001", "u.00000001",
+		"epoch" };
+	uint32_t incarnation = 77;
+
+	CHECK_STR(mf_xattr_interest(0xfedcba98), "i.fedcba98");
+	for (unsigned i = 0; i < G_N_ELEMENTS(others); i++)
+		ck_assert_msg(!mf_xattr_parse_interest(others[i], &incarnation), "'%s'", others[i]);
+	ck_assert_uint_eq(incarnation, 77);
+	ck_assert(mf_xattr_parse_interest("i.fedcba98", &incarnation));
+	ck_assert_uint_eq(incarnation, 0xfedcba98);
+}
+END_TEST
+
 START_TEST(no_numbers)
 {
 	static const char *const keys[] = { "", "z", "z/", "z/0", "z/000000000000000", "z/00000000000000000",
@@ -292,6 +307,7 @@ int main(void)
 	tcase_add_test(tcase, no_entries);
 	tcase_add_test(tcase, any_byte);
 	tcase_add_test(tcase, numbers);
+	tcase_add_test(tcase, interest);
 	tcase_add_test(tcase, no_numbers);
 	tcase_add_test(tcase, spaces);
 	tcase_add_test(tcase, name_length);

@@ -5,6 +5,7 @@
  * Do not change a golden line; append fields and raise the version (doc/FORMAT.md).
  * Run with MF_PRINT_GOLDEN=1 the program prints the bytes of each sample as the present encoder makes them.
  */
+#include "store/eventrecord.h"
 #include "store/lockrecord.h"
 #include "store/notice.h"
 #include "store/record.h"
@@ -253,6 +254,19 @@ static int make_locks(GByteArray **ret)
 	return 0;
 }
 
+static int make_events(GByteArray **ret)
+{
+	g_autoptr(GPtrArray) events = mf_events_new();
+
+	g_ptr_array_add(events, mf_event_new(MF_EVENT_CREATE, MF_KIND_MESSAGE, 0x300000005, "n/a", NULL));
+	g_ptr_array_add(events, mf_event_new(MF_EVENT_MOVE, MF_KIND_MESSAGE, 0x300000006, "n/b", "c/b:2,S"));
+	g_ptr_array_add(events, mf_event_new(MF_EVENT_MODIFY, MF_KIND_FILE, 0x300000007, "e/log", NULL));
+	g_ptr_array_add(events, mf_event_new(MF_EVENT_DELETE, MF_KIND_DIR, 0x300000008, "e/d", NULL));
+	g_ptr_array_add(events, mf_event_new(MF_EVENT_MANY, MF_KIND_FILE, 0, NULL, NULL));
+	*ret = mf_event_record_encode(&(struct mf_event_record){ 3, 0x200000001, 0x300000011, 0x21, 0x23, events });
+	return 0;
+}
+
 static int make_notice(GByteArray **ret)
 {
 	*ret = mf_notice_encode(
@@ -323,6 +337,18 @@ static int recode_locks(const void *data, size_t len, GByteArray **ret)
 	*ret = mf_lock_records_encode(records);
 	g_array_unref(records);
 	return 0;
+}
+
+static int recode_events(const void *data, size_t len, GByteArray **ret)
+{
+	struct mf_event_record rec;
+	int r = mf_event_record_decode(data, len, &rec);
+
+	if (r == 0) {
+		*ret = mf_event_record_encode(&rec);
+		mf_event_record_clear(&rec);
+	}
+	return r;
 }
 
 static int recode_notice(const void *data, size_t len, GByteArray **ret)
@@ -402,6 +428,10 @@ static const struct sample {
 		"4b0101006a00000002000000000000000000000000181716151413121100100000007f00000200000000000000050100"
 		"000000000003000000671200000001012100000000000000310000000000000041000000000000000000000000000000"
 		"ffffffffffffff7f0400000068120000010221effa7e" },
+	{ "events", 'V', make_events, recode_events,
+		"560101008300000003000000010000000200000011000000030000002100000000000000230000000000000005000000"
+		"0103050000000300000003006e2f6100000303060000000300000003006e2f620700632f623a322c5304040700000003"
+		"0000000500652f6c6f670000020108000000030000000300652f6400000504000000000000000000000000cae0b28b" },
 	{ "notice", 'N', make_notice, recode_notice,
 		"4e0101001600000005000d0c0b0a010000000300000005000000030000003d5b23ef" },
 };
@@ -644,6 +674,34 @@ START_TEST(bad_window)
 {
 	ck_assert_int_eq(refuse_payload("window", "05000000 05000000"), 0);
 	ck_assert_int_eq(refuse_payload("window", "06000000 05000000"), -EBADMSG);
+}
+END_TEST
+
+/* Names from another node are repeated as calls on a mount. */
+START_TEST(bad_events)
+{
+	static const struct mf_event bad[] = {
+		{ 0, MF_KIND_FILE, 1, (char *)"e/a", NULL },
+		{ MF_EVENT_MANY + 1, MF_KIND_FILE, 1, (char *)"e/a", NULL },
+		{ MF_EVENT_CREATE, 0, 1, (char *)"e/a", NULL },
+		{ MF_EVENT_CREATE, MF_KIND_SYMLINK + 1, 1, (char *)"e/a", NULL },
+		{ MF_EVENT_CREATE, MF_KIND_FILE, 1, NULL, NULL },
+		{ MF_EVENT_CREATE, MF_KIND_FILE, 1, (char *)"e/..", NULL },
+		{ MF_EVENT_DELETE, MF_KIND_FILE, 1, (char *)"e/a/b", NULL },
+		{ MF_EVENT_DELETE, MF_KIND_FILE, 1, (char *)"x/a", NULL },
+		{ MF_EVENT_MODIFY, MF_KIND_FILE, 1, (char *)"e/a", (char *)"e/b" },
+		{ MF_EVENT_MOVE, MF_KIND_FILE, 1, (char *)"e/a", NULL },
+		{ MF_EVENT_MOVE, MF_KIND_FILE, 1, (char *)"e/a", (char *)"e/../b" },
+		{ MF_EVENT_MANY, MF_KIND_FILE, 1, (char *)"e/a", NULL },
+	};
+
+	for (unsigned i = 0; i < G_N_ELEMENTS(bad); i++) {
+		g_autoptr(GPtrArray) events = mf_events_new();
+		struct mf_event_record rec = { .events = events }, back;
+		g_ptr_array_add(events, mf_event_new(bad[i].kind, bad[i].type, bad[i].ino, bad[i].key, bad[i].to));
+		g_autoptr(GByteArray) bytes = mf_event_record_encode(&rec);
+		ck_assert_msg(mf_event_record_decode(bytes->data, bytes->len, &back) == -EBADMSG, "%u", i);
+	}
 }
 END_TEST
 
@@ -903,6 +961,7 @@ int main(void)
 	tcase_add_loop_test(each, made_up, 0, N_SAMPLES);
 	suite_add_tcase(suite, each);
 	tcase_add_test(values, bad_window);
+	tcase_add_test(values, bad_events);
 	tcase_add_test(values, bad_member);
 	tcase_add_test(values, bad_lease);
 	tcase_add_test(values, shard_maps);
