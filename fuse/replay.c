@@ -40,10 +40,12 @@ struct worker {
 struct MfReplay {
 	MfFs *fs;
 	dev_t dev;
+	gint silent; /* atomic: the trouble of complain() was logged */
 	struct worker workers[WORKERS];
 	GMutex lock;
 	GCond cond;
-	bool stopping;
+	bool stopping;	 /* protected by lock */
+	unsigned living; /* protected by lock; processes */
 	GHashTable *queues; /* protected by lock; uint64_t in struct queue -> it */
 	GQueue due;	    /* protected by lock */
 	uint64_t fake;	    /* protected by lock */
@@ -98,6 +100,8 @@ void mf_replay_raise(MfReplay *replay, uint64_t dir, const struct mf_kernel_even
 	g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&replay->lock);
 	struct queue *queue = g_hash_table_lookup(replay->queues, &dir);
 
+	if (replay->living == 0)
+		return;
 	if (!queue) {
 		queue = g_new0(struct queue, 1);
 		*queue = (struct queue){ .dir = dir, .events = g_ptr_array_new_with_free_func(event_free) };
@@ -205,17 +209,29 @@ static bool prepare(struct worker *worker, uint64_t dir, GPtrArray *events)
 /* Its process has ended, for a reason of its own. */
 static void lose(struct worker *worker)
 {
-	unsigned left = 0;
+	MfReplay *replay = worker->replay;
 
 	/* Nobody has its pid before it is waited for. */
 	g_atomic_int_set(&worker->pid, 0);
-	for (unsigned i = 0; i < WORKERS; i++)
-		left += g_atomic_int_get(&worker->replay->workers[i].pid) != 0;
+	g_mutex_lock(&replay->lock);
+	unsigned left = --replay->living;
+	g_mutex_unlock(&replay->lock);
 	if (left == 0)
 		g_critical("all processes that raise the events of other nodes have ended: IDLE is not woken by these until the "
 			   "filesystem is mounted again");
 	else
 		g_warning("a process that raises the events of other nodes has ended; %u are left", left);
+}
+
+/* Once: it would be said of each event. */
+static void complain(MfReplay *replay, int error)
+{
+	if (error == ENXIO)
+		g_debug("there is another mount, or none, where this one was: no events of other nodes are raised");
+	else if (error != 0 && g_atomic_int_compare_and_exchange(&replay->silent, 0, 1))
+		g_warning("cannot raise the events of other nodes on this mount: %s", g_strerror(error));
+	else if (error == 0)
+		g_atomic_int_set(&replay->silent, 0);
 }
 
 static void *work(void *arg)
@@ -236,8 +252,11 @@ static void *work(void *arg)
 		queue->busy = true;
 		g_mutex_unlock(&replay->lock);
 		part_moves(replay->fs, queue->dir, events);
-		while (alive && events->len > 0 && prepare(worker, queue->dir, events))
+		while (alive && events->len > 0 && prepare(worker, queue->dir, events)) {
 			alive = mf_replayer_run(&worker->replayer) == 0;
+			if (alive)
+				complain(replay, worker->replayer.job->error);
+		}
 		g_mutex_lock(&replay->lock);
 		queue->busy = false;
 		if (queue->events->len > 0) {
@@ -272,8 +291,10 @@ int mf_replay_new(const char *mountpoint, MfReplay **ret_replay)
 		g_mutex_init(&worker->lock);
 		worker->events = g_ptr_array_new_with_free_func(event_free);
 		r = mf_replayer_start(mountpoint, &worker->replayer);
-		if (r == 0)
+		if (r == 0) {
 			worker->pid = worker->replayer.pid;
+			replay->living++;
+		}
 	}
 	if (r < 0)
 		mf_replay_free(replay);

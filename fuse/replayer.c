@@ -51,10 +51,13 @@ static void work(const char *mountpoint, struct mf_replay_job *job)
 	int mount = open_tree(AT_FDCWD, mountpoint, OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC);
 	struct stat st;
 
+	job->error = mount < 0 ? errno : 0;
 	if (mount < 0)
 		return;
 	/* Unmounted, or hidden by another mount: what is there is not ours to change. */
-	if (fstat(mount, &st) == 0 && st.st_dev == job->dev) {
+	if (fstat(mount, &st) < 0 || st.st_dev != job->dev) {
+		job->error = ENXIO;
+	} else {
 		int dir = openat(mount, job->way[0] ? job->way : ".", O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
 		for (unsigned i = 0; dir >= 0 && i < job->n; i++) {
 			__atomic_store_n(&job->done, i, __ATOMIC_SEQ_CST);

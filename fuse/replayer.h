@@ -34,6 +34,7 @@ struct mf_replay_job {
 	char way[PATH_MAX]; /* from the root of the mount; "": that itself */
 	unsigned n;
 	unsigned done; /* atomic: the step that it is at */
+	int error;     /* why the mount could not be reached: 0 or errno */
 	struct mf_replay_step steps[MF_REPLAY_STEPS];
 };
 
