@@ -2,6 +2,7 @@
 #include "sync/outbox.h"
 
 #define EVENTS_MAX 128u /* names in one message */
+#define BURST 2u /* events in a message: more of them may wait longer */
 #define PAUSE_MIN_US 20000
 #define PAUSE_MAX_US 200000
 #define RETRY_US G_USEC_PER_SEC
@@ -138,6 +139,11 @@ static void send(struct outbox *box)
 	MfFs *fs = box->fs;
 	uint32_t to = box->to;
 
+	/* What comes one by one is told one by one. */
+	if (box->events->len > BURST || box->many)
+		box->pause *= 2;
+	else if (box->events->len < BURST)
+		box->pause /= 2;
 	if (box->many)
 		g_ptr_array_add(box->events, mf_event_new(MF_EVENT_MANY, MF_KIND_FILE, 0, NULL, NULL));
 	g_autoptr(GByteArray) bytes = mf_event_record_encode(&(struct mf_event_record){
@@ -145,7 +151,7 @@ static void send(struct outbox *box)
 	g_ptr_array_set_size(box->events, 0);
 	box->many = false;
 	box->sending = true;
-	box->pause = CLAMP(box->pause * 2, PAUSE_MIN_US, PAUSE_MAX_US);
+	box->pause = CLAMP(box->pause, PAUSE_MIN_US, PAUSE_MAX_US);
 	box->due = g_get_monotonic_time() + box->pause;
 	fs->sending++;
 	/* The answer may come before this returns, and it takes the lock. */

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* sync/outbox.h - events on their way to one other node, about one directory.
  *
- * Model:   the first event goes at once; those that come while it is on its way, or soon after it, go together, and the more of
- *          them there are the longer that lasts, up to a fifth of a second. More than fit are told as "many". What did
+ * Model:   the first event goes at once; those that come while it is on its way, or soon after it, go together, and while there
+ *          are many of them that lasts longer each time, up to a fifth of a second. More than fit are told as "many". What did
  *          not reach its node is told again, as "many", until it does or the node is dead.
  * Threads: fs->lock held, but for mf_outbox_thread().
  */
