@@ -174,7 +174,8 @@ static json_t *status(struct mf_session *session)
 	mf_pool_counts(session->pool, &counts);
 
 	return json_pack("{s:o, s:o, s:o, s:I, s:I, s:I, s:s, s:s, s:{s:I, s:I}, s:I, s:I, s:I,"
-			 " s:{s:I, s:I, s:I, s:I, s:I}, s:I, s:{s:I, s:I, s:I, s:I}, s:{s:I, s:I}}",
+			 " s:{s:I, s:I, s:I, s:I, s:I}, s:I, s:{s:I, s:I, s:I, s:I}, s:{s:I, s:I},"
+			 " s:{s:I, s:I}}",
 		"node", mf_answer_text(session->conf->node), "mountpoint", mf_answer_text(session->mountpoint), "fs",
 		mf_answer_text(session->conf->fs), "incarnation", (json_int_t)incarnation, "since", (json_int_t)since_s,
 		"pid", (json_int_t)getpid(), "version", MF_VERSION, "state", state, "cache", "limit",
@@ -185,7 +186,8 @@ static json_t *status(struct mf_session *session)
 		(json_int_t)counts.bytes_written, "upkeep", (json_int_t)counts.upkeep, "leases", "shared",
 		(json_int_t)fs.shared, "exclusive",
 		(json_int_t)fs.exclusive, "waiters", (json_int_t)fs.waiters, "recalls", (json_int_t)fs.recalls, "locks",
-		"held", (json_int_t)fs.locks, "waiting", (json_int_t)fs.lock_waits);
+		"held", (json_int_t)fs.locks, "waiting", (json_int_t)fs.lock_waits, "events", "told",
+		(json_int_t)fs.events_told, "raised", (json_int_t)fs.events_raised);
 }
 
 /* Who it is, and a list of what it holds. */

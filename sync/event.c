@@ -167,9 +167,16 @@ static bool place(MfDir *dir, const char *key, uint64_t *ret_parent, const char 
 	return true;
 }
 
-static void raise_named(MfDir *dir, const struct mf_event *event)
+static void raise_one(MfDir *dir, const struct mf_kernel_event *event)
 {
 	MfFs *fs = dir->fs;
+
+	fs->events_raised++;
+	fs->kernel->raise(dir->inode->ino, event, fs->kernel_arg);
+}
+
+static void raise_named(MfDir *dir, const struct mf_event *event)
+{
 	struct mf_kernel_event e = {
 		.kind = event->kind,
 		.is_dir = event->type == MF_KIND_DIR || event->type == MF_KIND_SUBDIR,
@@ -190,7 +197,7 @@ static void raise_named(MfDir *dir, const struct mf_event *event)
 		from |= to;
 	}
 	if (from)
-		fs->kernel->raise(dir->inode->ino, &e, fs->kernel_arg);
+		raise_one(dir, &e);
 }
 
 void mf_event_many(MfDir *dir)
@@ -205,7 +212,7 @@ void mf_event_many(MfDir *dir)
 		if (!inode || !mf_kernel_has(inode))
 			continue;
 		e.parent = inode->ino;
-		fs->kernel->raise(dir->inode->ino, &e, fs->kernel_arg);
+		raise_one(dir, &e);
 	}
 }
 

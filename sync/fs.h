@@ -167,6 +167,8 @@ struct mf_fs_status {
 	uint64_t shared, exclusive; /* directories by the lease that this node holds */
 	uint64_t waiters;	    /* nodes that wait for these */
 	uint64_t recalls;	    /* leases given up for others */
+	uint64_t events_told;	    /* messages to other nodes about what changed here */
+	uint64_t events_raised;	    /* events of other nodes that the kernel was given */
 	uint64_t locks, lock_waits; /* file locks that this node manages; requests that wait here, and those of this node */
 };
 void mf_fs_status(MfFs *fs, struct mf_fs_status *ret);

@@ -247,6 +247,7 @@ struct MfFs {
 	struct mf_lostlocks *lostlocks;
 	uint64_t members_changed;
 	uint64_t recalls; /* leases given up for others */
+	uint64_t events_told, events_raised; /* see struct mf_fs_status */
 	int64_t handover_us; /* what giving one up takes, on the average */
 	GThreadPool *workers; /* blocking work: prerequisites of commits, reaping */
 	GThreadPool *reapers; /* blocking work that nobody waits for: deleting */

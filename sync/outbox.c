@@ -154,6 +154,7 @@ static void send(struct outbox *box)
 	box->pause = CLAMP(box->pause, PAUSE_MIN_US, PAUSE_MAX_US);
 	box->due = g_get_monotonic_time() + box->pause;
 	fs->sending++;
+	fs->events_told++;
 	/* The answer may come before this returns, and it takes the lock. */
 	g_mutex_unlock(&fs->lock);
 	mf_node_send(fs->node, to, bytes->data, bytes->len, sent, box);

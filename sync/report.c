@@ -190,6 +190,8 @@ void mf_report_count(MfFs *fs, struct mf_fs_status *status)
 		status->waiters += dir->waiters->len;
 	}
 	status->recalls = fs->recalls;
+	status->events_told = fs->events_told;
+	status->events_raised = fs->events_raised;
 	status->locks = mf_filelock_held(fs->locks);
 	status->lock_waits = mf_locks_waiting(fs);
 }

@@ -52,6 +52,7 @@ static void print_leases(json_t *doc)
 {
 	json_t *leases = json_object_get(doc, "leases");
 	json_t *locks = json_object_get(doc, "locks");
+	json_t *events = json_object_get(doc, "events");
 
 	if (leases)
 		print_row("leases",
@@ -61,6 +62,9 @@ static void print_leases(json_t *doc)
 	if (locks)
 		print_row("file locks", "%" JSON_INTEGER_FORMAT " held, %" JSON_INTEGER_FORMAT " requests wait",
 			number(locks, "held"), number(locks, "waiting"));
+	if (events)
+		print_row("events", "%" JSON_INTEGER_FORMAT " messages to other nodes, %" JSON_INTEGER_FORMAT " raised here",
+			number(events, "told"), number(events, "raised"));
 }
 
 static void print_rados(json_t *doc)
