@@ -296,6 +296,13 @@ static uint64_t extent_of(const MfInode *inode)
 		inode->kind == MF_KIND_MESSAGE ? MAX(inode->attr.size, mf_message_extent(inode)) : 0;
 }
 
+/* Under whatever key. It may have moved to one that no commit knows, and be in RADOS under the one before: what may go without a
+ * record is only what no commit has named, or names now. */
+static bool may_be_named(const MfInode *inode)
+{
+	return !inode->unnamed || inode->naming > 0;
+}
+
 /* A split between the two must not part them. */
 static void note_name(MfShard *shard, const char *key, const char *name_key)
 {
@@ -313,9 +320,7 @@ void mf_reaper_unlinked(MfShard *shard, const char *name_key, MfInode *inode, ui
 	if (inode->kind == MF_KIND_FILE && !last)
 		return;
 	struct mf_reap_record rec = { inode->kind, inode->ino, tag, extent_of(inode) };
-	/* The name may be in RADOS under a key that it had before: only what no commit has named, or names now, may go
-	 * without a record. */
-	on_disk |= !inode->unnamed || inode->naming > 0 || tag != 0;
+	on_disk |= may_be_named(inode) || tag != 0;
 	if (!on_disk) {
 		/* No commit ever named it; a crash leaves it to the sweep of unnamed numbers. While it is open it may yet
 		 * be stored. */
@@ -346,7 +351,10 @@ void mf_reaper_unlinked(MfShard *shard, const char *name_key, MfInode *inode, ui
 void mf_reaper_inherit(MfShard *shard, const char *name_key, MfDir *child, bool on_disk)
 {
 	MfFs *fs = child->fs;
+	bool only_name = on_disk;
 
+	/* Or a crash would bring it back with names in it whose bytes are gone. */
+	on_disk |= may_be_named(child->inode);
 	for (unsigned i = 0; i < child->shards->len; i++) {
 		MfShard *from = child->shards->pdata[i];
 		GHashTableIter iter;
@@ -367,7 +375,8 @@ void mf_reaper_inherit(MfShard *shard, const char *name_key, MfDir *child, bool 
 					reap->dir = on_disk ? shard->dir->inode->ino : 0;
 			}
 			if (on_disk) {
-				note_name(shard, key, name_key);
+				if (only_name)
+					note_name(shard, key, name_key);
 				mf_dir_set_value(shard->dir, shard, key, g_byte_array_ref(bytes));
 				mf_opened_inherit(shard->dir, child, rec.ino);
 			} else if (!held) {

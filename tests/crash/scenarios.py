@@ -89,6 +89,11 @@ def scenarios():
         Scenario("remove-folder", ["P"] + maildir("P/A"), {"P/A/cur/1.x:2,": body("x"), "P/A/uidlist": body("u", 200)}, [
             unlink("P/A/cur/1.x:2,"), unlink("P/A/uidlist"), rmdir("P/A/tmp"), rmdir("P/A/new"), rmdir("P/A/cur"),
             rmdir("P/A"), sync_dir("P")]),
+        # As Dovecot removes one: its old name is in RADOS until all is gone.
+        Scenario("remove-renamed-folder", ["P"] + maildir("P/A"),
+            {"P/A/cur/1.x:2,": body("x"), "P/A/uidlist": body("u", 200)}, [
+            move_dir("P/A", "P/B"), unlink("P/B/cur/1.x:2,"), unlink("P/B/uidlist"), rmdir("P/B/tmp"), rmdir("P/B/new"),
+            rmdir("P/B/cur"), rmdir("P/B"), sync_dir("P")]),
         Scenario("replace-file", ["P"], {"P/uidlist": body("one", 500)}, [
             write_file("P/uidlist.tmp", body("two", 90000)), rename("P/uidlist.tmp", "P/uidlist"), sync_dir("P")]),
         Scenario("replace-file-unsynced", ["P"], {"P/uidlist": body("one", 90000)}, [
