@@ -365,5 +365,46 @@ class Events(failure.Failures):
         print("# %s: notifies of 20 deliveries each once caches were dropped: %s" % (self.box, costs), flush=True)
         self.told_again(self.victim, 0)
 
+    # ---- who is marked ----
+
+    def marks(self):
+        """The incarnations that whoever changes the mailbox tells of it."""
+        with mailfs.Objects(self.nodes.filesystems[0].ceph_conf, self.nodes.name) as objects:
+            xattrs = objects.io["meta"].get_xattrs("d.%016x" % os.stat(self.on(0)).st_ino)
+            return {int(name[2:], 16) for name, _ in xattrs if name.startswith("i.")}
+
+    def incarnation(self, node):
+        return self.nodes.filesystems[node].status(self.nodes.paths()[node])["incarnation"]
+
+    def events_marks(self):
+        """A mark is there while the kernel of its node has the directory, and goes when it has forgotten it or is dead."""
+        self.new_box()
+        marked = self.box
+        drop_caches()
+        for dead in (False, True):
+            victim = self.incarnation(self.victim)
+            watch = Watch(self.on(self.victim, "new"))
+            self.deliveries(1)
+            watch.wait("d%d" % self.number, "a delivery", TOLD_S)
+            expect(victim in self.marks(), "%d watches, and is not among %s" % (victim, self.marks()))
+            if dead:
+                # With a lease that somebody wants, or it would be given up for dead only after a while.
+                self.new_box()
+                deliver(self.on(self.victim), "held")
+                self.nodes.mounts[self.victim].kill()
+                within(TAKEOVER_S, deliver, self.on(0), "wanted")
+                self.box = marked
+            watch.close()
+
+            def gone():
+                # Who has the lease learns that nobody listens, and says so when it gives it up.
+                drop_caches()
+                wait_for(lambda: self.deliveries(5) == 0, "deliveries that nobody is told of", TAKEOVER_S)
+                self.number += 1
+                deliver(self.on(1), "d%d" % self.number)
+                return victim not in self.marks()
+            wait_for(gone, "the mark of %d goes" % victim, TAKEOVER_S)
+        self.restart()
+
     TESTS = (*failure.Failures.TESTS, events_killed, events_away, events_cut, events_dead, events_imitate,
-             events_forget)
+             events_forget, events_marks)
