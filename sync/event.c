@@ -68,6 +68,36 @@ static GHashTable *find_left(const MfShard *shard, GHashTable *changed)
 	return left;
 }
 
+/* A name is left before another one comes to it: a log is renamed first, and then made anew. @sources: the moves that are not in
+ * @events yet, by the name that they leave. */
+static void add_in_order(GPtrArray *events, GHashTable *sources, struct mf_event *event)
+{
+	const char *to = event->kind == MF_EVENT_MOVE ? event->to : event->key;
+	struct mf_event *first;
+
+	/* Out of the table before it is its turn: names that were exchanged have none. */
+	if (event->kind == MF_EVENT_MOVE && !g_hash_table_remove(sources, event->key))
+		return;
+	while ((first = g_hash_table_lookup(sources, to)))
+		add_in_order(events, sources, first);
+	g_ptr_array_add(events, event);
+}
+
+static GPtrArray *in_order(GPtrArray *came)
+{
+	g_autoptr(GHashTable) sources = g_hash_table_new(g_str_hash, g_str_equal);
+	GPtrArray *events = mf_events_new();
+
+	for (unsigned i = 0; i < came->len; i++) {
+		struct mf_event *event = came->pdata[i];
+		if (event->kind == MF_EVENT_MOVE)
+			g_hash_table_insert(sources, event->key, event);
+	}
+	for (unsigned i = 0; i < came->len; i++)
+		add_in_order(events, sources, came->pdata[i]);
+	return events;
+}
+
 GPtrArray *mf_event_freeze(MfShard *shard, GHashTable *changed, GHashTable **ret_were)
 {
 	*ret_were = NULL;
@@ -75,7 +105,7 @@ GPtrArray *mf_event_freeze(MfShard *shard, GHashTable *changed, GHashTable **ret
 		g_clear_pointer(&shard->were, g_hash_table_unref);
 		return NULL;
 	}
-	GPtrArray *events = mf_events_new();
+	g_autoptr(GPtrArray) came = g_ptr_array_new();
 	g_autoptr(GHashTable) left = find_left(shard, changed);
 	g_autoptr(GHashTable) moved = g_hash_table_new(NULL, NULL); /* keys */
 	GHashTableIter iter;
@@ -93,11 +123,12 @@ GPtrArray *mf_event_freeze(MfShard *shard, GHashTable *changed, GHashTable **ret
 			continue;
 		if (g_hash_table_steal_extended(left, &now->ino, NULL, &from)) {
 			g_hash_table_add(moved, from);
-			g_ptr_array_add(events, mf_event_new(MF_EVENT_MOVE, now->kind, now->ino, from, key));
+			g_ptr_array_add(came, mf_event_new(MF_EVENT_MOVE, now->kind, now->ino, from, key));
 		} else {
-			g_ptr_array_add(events, mf_event_new(MF_EVENT_CREATE, now->kind, now->ino, key, NULL));
+			g_ptr_array_add(came, mf_event_new(MF_EVENT_CREATE, now->kind, now->ino, key, NULL));
 		}
 	}
+	GPtrArray *events = in_order(came);
 	/* What went, but for what was moved, or replaced: rename(2) raises nothing for that. */
 	g_hash_table_iter_init(&iter, changed);
 	while (g_hash_table_iter_next(&iter, &key, &value)) {
