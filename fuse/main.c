@@ -6,7 +6,6 @@
 #include "fuse/ctlsock.h"
 #include "fuse/daemon.h"
 #include "fuse/log.h"
-#include "fuse/mountinfo.h"
 #include "fuse/mountpoint.h"
 #include "fuse/ops.h"
 #include "fuse/options.h"
@@ -175,17 +174,6 @@ static const struct mf_kernel_ops kernel_ops = {
 	.raise = raise_event,
 };
 
-static int start_replay(struct mf_session *session)
-{
-	g_auto(mf_mount) mount = { 0 };
-
-	if (mf_mountinfo_find(NULL, session->mountpoint, &mount) != 1)
-		return fuse_failed("finding the mount on", session->mountpoint);
-	mf_replay_start(session->replay, session->fs, mount.dev);
-	mf_fs_set_kernel(session->fs, &kernel_ops, session);
-	return 0;
-}
-
 /* From the mount to the unmount. */
 static int mount_and_serve(struct mf_session *session, struct fuse_session *se)
 {
@@ -202,9 +190,10 @@ static int mount_and_serve(struct mf_session *session, struct fuse_session *se)
 	} else if (fuse_session_mount(se, session->mountpoint) < 0) {
 		r = fuse_failed("mounting on", session->mountpoint);
 	} else {
-		r = start_replay(session);
-		if (r == 0)
-			r = serve(session, se);
+		mf_replay_start(session->replay, session->fs, se);
+		mf_fs_set_kernel(session->fs, &kernel_ops, session);
+		r = serve(session, se);
+		mf_replay_halt(session->replay);
 		release_signals();
 		mf_session_stopping(session);
 		mf_session_drain(session);

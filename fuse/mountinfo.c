@@ -4,10 +4,8 @@
 #include <errno.h>
 #include <limits.h>
 #include <stdbool.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/sysmacros.h>
 #include <unistd.h>
 
 #define TABLE_PATH "/proc/self/mountinfo"
@@ -15,7 +13,6 @@
 
 /* Field numbers of mountinfo before the optional ones. */
 enum {
-	FIELD_DEV = 2,
 	FIELD_PATH = 4,
 	FIELD_OPTIONAL = 6,
 };
@@ -54,14 +51,13 @@ int mf_mountinfo_parse(const char *line, struct mf_mount *ret_mount)
 {
 	g_auto(GStrv) fields = g_strsplit(line, " ", -1);
 	unsigned n = g_strv_length(fields);
-	unsigned dash = FIELD_OPTIONAL, major, minor;
+	unsigned dash = FIELD_OPTIONAL;
 
 	while (dash < n && strcmp(fields[dash], "-"))
 		dash++;
-	if (dash + 2 >= n || sscanf(fields[FIELD_DEV], "%u:%u", &major, &minor) != 2)
+	if (dash + 2 >= n)
 		return -EINVAL;
 
-	ret_mount->dev = makedev(major, minor);
 	ret_mount->path = unescape(fields[FIELD_PATH]);
 	ret_mount->fstype = unescape(fields[dash + 1]);
 	ret_mount->source = unescape(fields[dash + 2]);

@@ -10,7 +10,6 @@
 #define MF_FUSE_MOUNTINFO_H
 
 #include <glib.h>
-#include <sys/types.h>
 
 #define MF_MOUNT_FSTYPE "fuse.mailfs"
 
@@ -18,7 +17,6 @@ typedef struct mf_mount {
 	char *path; /* mount point, unescaped */
 	char *fstype;
 	char *source;
-	dev_t dev;
 } mf_mount;
 
 void mf_mount_clear(struct mf_mount *mount);

@@ -5,6 +5,7 @@
 #include "fuse/reply.h"
 
 #include <errno.h>
+#include <signal.h>
 #include <string.h>
 #include <sys/stat.h>
 
@@ -35,11 +36,13 @@ struct worker {
 	GMutex lock;
 	GArray *way;	   /* protected by lock; struct mf_fs_step */
 	GPtrArray *events; /* protected by lock; as many as the job has steps */
+	/* Protected by lock: the step in which the kernel looked up what it is to work on, and got no real inode, + 1. */
+	unsigned faked, missed;
 };
 
 struct MfReplay {
 	MfFs *fs;
-	dev_t dev;
+	struct fuse_session *se;
 	gint silent; /* atomic: the trouble of complain() was logged */
 	struct worker workers[WORKERS];
 	GMutex lock;
@@ -70,11 +73,16 @@ static void queue_free(void *data)
 
 /* ---- from the filesystem ---- */
 
+static bool is_many(const struct event *event)
+{
+	return event->kind == MF_EVENT_DELETE && strcmp(event->name, MF_REPLAY_MANY) == 0;
+}
+
 static bool has_many(const struct queue *queue, uint64_t parent)
 {
 	for (unsigned i = 0; i < queue->events->len; i++) {
 		const struct event *e = queue->events->pdata[i];
-		if (e->parent == parent && e->kind == MF_EVENT_DELETE && strcmp(e->name, MF_REPLAY_MANY) == 0)
+		if (e->parent == parent && is_many(e))
 			return true;
 	}
 	return false;
@@ -189,8 +197,9 @@ static bool prepare(struct worker *worker, uint64_t dir, GPtrArray *events)
 	g_clear_pointer(&worker->way, g_array_unref);
 	g_ptr_array_set_size(worker->events, 0);
 	worker->way = way;
-	job->dev = replay->dev;
+	worker->faked = worker->missed = 0;
 	job->n = 0;
+	__atomic_store_n(&job->confirmed, 0, __ATOMIC_SEQ_CST);
 	__atomic_store_n(&job->done, 0, __ATOMIC_SEQ_CST);
 	if (!describe_way(way, job->way))
 		return false;
@@ -204,6 +213,39 @@ static bool prepare(struct worker *worker, uint64_t dir, GPtrArray *events)
 		}
 	}
 	return true;
+}
+
+/* The kernel would not do it, or the way to the directory changed under the walk: who watches is woken all the same. */
+static void note_failures(struct worker *worker, struct queue *queue)
+{
+	const struct mf_replay_job *job = worker->replayer.job;
+
+	for (unsigned i = 0; i < worker->events->len; i++) {
+		const struct event *event = worker->events->pdata[i];
+		int error = job->error ? job->error : job->steps[i].error;
+		if (error == 0 || is_many(event))
+			continue;
+		g_debug("%s: no event of it: %s", event->name, g_strerror(error));
+		add_many(queue, event->parent);
+		if (event->kind == MF_EVENT_MOVE)
+			add_many(queue, event->new_parent);
+	}
+}
+
+/* Of what a replay left in the kernel nobody will ever make use. Not of directories: one that is there by now may be in use. */
+static void clean_up(struct worker *worker)
+{
+	struct fuse_session *se = worker->replay->se;
+
+	for (unsigned i = 0; i < worker->events->len; i++) {
+		const struct event *event = worker->events->pdata[i];
+		if (event->is_dir)
+			continue;
+		if (event->kind == MF_EVENT_CREATE)
+			fuse_lowlevel_notify_inval_entry(se, event->parent, event->name, strlen(event->name));
+		else if (event->kind == MF_EVENT_MOVE)
+			fuse_lowlevel_notify_inval_entry(se, event->new_parent, event->new_name, strlen(event->new_name));
+	}
 }
 
 /* Its process has ended, for a reason of its own. */
@@ -226,8 +268,9 @@ static void lose(struct worker *worker)
 /* Once: it would be said of each event. */
 static void complain(MfReplay *replay, int error)
 {
-	if (error == ENXIO)
-		g_debug("there is another mount, or none, where this one was: no events of other nodes are raised");
+	if (error == ENXIO || error == ENOENT || error == ESTALE || error == ENOTDIR || error == ENOTCONN)
+		g_debug("there is another mount, or none, where this one was, or the directory is elsewhere: %s",
+			g_strerror(error));
 	else if (error != 0 && g_atomic_int_compare_and_exchange(&replay->silent, 0, 1))
 		g_warning("cannot raise the events of other nodes on this mount: %s", g_strerror(error));
 	else if (error == 0)
@@ -254,8 +297,13 @@ static void *work(void *arg)
 		part_moves(replay->fs, queue->dir, events);
 		while (alive && events->len > 0 && prepare(worker, queue->dir, events)) {
 			alive = mf_replayer_run(&worker->replayer) == 0;
-			if (alive)
-				complain(replay, worker->replayer.job->error);
+			if (!alive)
+				break;
+			complain(replay, worker->replayer.job->error);
+			clean_up(worker);
+			g_mutex_lock(&replay->lock);
+			note_failures(worker, queue);
+			g_mutex_unlock(&replay->lock);
 		}
 		g_mutex_lock(&replay->lock);
 		queue->busy = false;
@@ -280,6 +328,8 @@ int mf_replay_new(const char *mountpoint, MfReplay **ret_replay)
 	MfReplay *replay = g_new0(MfReplay, 1);
 	int r = 0;
 
+	/* Ignored, which a process may have inherited, the pid of a replayer would be free as soon as that ends. */
+	signal(SIGCHLD, SIG_DFL);
 	g_mutex_init(&replay->lock);
 	g_cond_init(&replay->cond);
 	g_queue_init(&replay->due);
@@ -303,20 +353,27 @@ int mf_replay_new(const char *mountpoint, MfReplay **ret_replay)
 	return r;
 }
 
-void mf_replay_start(MfReplay *replay, MfFs *fs, dev_t dev)
+void mf_replay_start(MfReplay *replay, MfFs *fs, struct fuse_session *se)
 {
 	replay->fs = fs;
-	replay->dev = dev;
+	replay->se = se;
 	for (unsigned i = 0; i < WORKERS; i++)
 		replay->workers[i].thread = g_thread_new("mailfs-replay", work, &replay->workers[i]);
 }
 
-void mf_replay_stop(MfReplay *replay)
+void mf_replay_halt(MfReplay *replay)
 {
 	g_mutex_lock(&replay->lock);
 	replay->stopping = true;
 	g_cond_broadcast(&replay->cond);
 	g_mutex_unlock(&replay->lock);
+	for (unsigned i = 0; i < WORKERS; i++)
+		mf_replayer_kill(&replay->workers[i].replayer);
+}
+
+void mf_replay_stop(MfReplay *replay)
+{
+	mf_replay_halt(replay);
 	for (unsigned i = 0; i < WORKERS; i++)
 		g_clear_pointer(&replay->workers[i].thread, g_thread_join);
 }
@@ -357,10 +414,15 @@ static struct worker *worker_of(MfReplay *replay, fuse_req_t req)
 	return NULL;
 }
 
-/* What the replayer is at. */
+/* The step that the replayer is at. */
+static unsigned step_of(const struct worker *worker)
+{
+	return __atomic_load_n(&worker->replayer.job->done, __ATOMIC_SEQ_CST);
+}
+
 static const struct event *present(const struct worker *worker)
 {
-	unsigned i = __atomic_load_n(&worker->replayer.job->done, __ATOMIC_SEQ_CST);
+	unsigned i = step_of(worker);
 
 	return i < worker->events->len ? worker->events->pdata[i] : NULL;
 }
@@ -370,13 +432,31 @@ static bool is_at(const struct event *event, enum mf_event_kind kind, uint64_t p
 	return event && event->kind == kind && event->parent == parent && strcmp(event->name, name) == 0;
 }
 
+static bool is_move_to(const struct event *event, uint64_t parent, const char *name)
+{
+	return event && event->kind == MF_EVENT_MOVE && event->new_parent == parent && strcmp(event->new_name, name) == 0;
+}
+
+static bool is_fake(uint64_t ino)
+{
+	return ino >= FAKE_FIRST && ino <= FAKE_LAST;
+}
+
+/* Odd: a directory. */
+static void describe_fake(uint64_t ino, struct mf_stat *ret)
+{
+	bool is_dir = ino & 1;
+
+	*ret = (struct mf_stat){ .ino = ino, .nlink = is_dir ? 2 : 1, .attr.mode = is_dir ? S_IFDIR : S_IFREG };
+}
+
 /* An inode that nobody has. */
 static void fake(MfReplay *replay, bool is_dir, struct mf_stat *ret)
 {
 	g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&replay->lock);
 
-	*ret = (struct mf_stat){ .ino = replay->fake, .nlink = is_dir ? 2 : 1, .attr.mode = is_dir ? S_IFDIR : S_IFREG };
-	replay->fake = replay->fake < FAKE_LAST ? replay->fake + 1 : FAKE_FIRST;
+	describe_fake(replay->fake | is_dir, ret);
+	replay->fake = replay->fake + 2 < FAKE_LAST ? replay->fake + 2 : FAKE_FIRST;
 }
 
 static int find(struct worker *worker, uint64_t parent, const char *name, struct mf_stat *ret)
@@ -397,8 +477,12 @@ static int find(struct worker *worker, uint64_t parent, const char *name, struct
 		mf_fs_forget(replay->fs, ret->ino, 1);
 	}
 	if (!is_at(event, MF_EVENT_MODIFY, parent, name) && !is_at(event, MF_EVENT_DELETE, parent, name) &&
-		!is_at(event, MF_EVENT_MOVE, parent, name))
+		!is_at(event, MF_EVENT_MOVE, parent, name)) {
+		if (is_move_to(event, parent, name))
+			worker->missed = step_of(worker) + 1;
 		return -ENOENT;
+	}
+	worker->faked = step_of(worker) + 1;
 	fake(replay, event->is_dir, ret);
 	return 0;
 }
@@ -420,12 +504,17 @@ bool mf_replay_lookup(MfReplay *replay, fuse_req_t req, uint64_t parent, const c
 
 bool mf_replay_attr(MfReplay *replay, fuse_req_t req, uint64_t ino)
 {
-	struct mf_stat st = { .ino = ino, .nlink = 1, .attr.mode = S_IFREG };
+	struct worker *worker = worker_of(replay, req);
+	struct mf_stat st;
 	int r = 0;
 
-	if (!worker_of(replay, req))
+	if (!worker)
 		return false;
-	if (ino < FAKE_FIRST || ino > FAKE_LAST) {
+	if (ino == FUSE_ROOT_ID)
+		__atomic_store_n(&worker->replayer.job->confirmed, 1, __ATOMIC_SEQ_CST);
+	if (is_fake(ino)) {
+		describe_fake(ino, &st);
+	} else {
 		r = mf_fs_remind(replay->fs, ino, &st);
 		if (r == 0)
 			mf_fs_forget(replay->fs, ino, 1);
@@ -457,6 +546,15 @@ bool mf_replay_make(MfReplay *replay, fuse_req_t req, uint64_t parent, const cha
 	return true;
 }
 
+/* Directories may be in the kernel with a name that it need not ask for: then it would work on one that lives. Told ESTALE, it
+ * looks up the name first, and comes again (retry_estale() in its fs/namei.c). */
+static int verdict(bool expected, bool looked_up)
+{
+	if (!expected)
+		return -EPERM;
+	return looked_up ? 0 : -ESTALE;
+}
+
 bool mf_replay_remove(MfReplay *replay, fuse_req_t req, uint64_t parent, const char *name)
 {
 	struct worker *worker = worker_of(replay, req);
@@ -464,9 +562,10 @@ bool mf_replay_remove(MfReplay *replay, fuse_req_t req, uint64_t parent, const c
 	if (!worker)
 		return false;
 	g_mutex_lock(&worker->lock);
-	bool ok = is_at(present(worker), MF_EVENT_DELETE, parent, name);
+	int r = verdict(is_at(present(worker), MF_EVENT_DELETE, parent, name),
+		worker->faked == step_of(worker) + 1);
 	g_mutex_unlock(&worker->lock);
-	mf_reply_err(req, "unlink", parent, ok ? 0 : -EPERM);
+	mf_reply_err(req, "unlink", parent, r);
 	return true;
 }
 
@@ -479,9 +578,10 @@ bool mf_replay_rename(
 		return false;
 	g_mutex_lock(&worker->lock);
 	const struct event *event = present(worker);
-	bool ok = is_at(event, MF_EVENT_MOVE, parent, name) && event->new_parent == new_parent &&
-		  strcmp(event->new_name, new_name) == 0;
+	unsigned step = step_of(worker) + 1;
+	int r = verdict(is_at(event, MF_EVENT_MOVE, parent, name) && is_move_to(event, new_parent, new_name),
+		worker->faked == step && worker->missed == step);
 	g_mutex_unlock(&worker->lock);
-	mf_reply_err(req, "rename", parent, ok ? 0 : -EPERM);
+	mf_reply_err(req, "rename", parent, r);
 	return true;
 }

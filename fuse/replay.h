@@ -6,7 +6,8 @@
  *          The requests that this brings about are recognized by the pid of a replayer, which the kernel fills in and which no
  *          other process can have while the replayer is not waited for, and by what it was told to do at the moment.
  *          They are answered here, without a lease and without waiting for anything; nothing is changed. Names lead to inodes
- *          that do not exist, and nothing may be kept: the next to come looks them up anew.
+ *          that do not exist, and nothing may be kept: the next to come looks them up anew. What the kernel would do to
+ *          an inode that it did not look up for it is refused.
  * Owns:    mf_replay_new() to mf_replay_free().
  * Threads: mf_replay_raise() and the answers: any. The answers take fs->lock for a moment. mf_replay_raise() does not, and
  *          may be called with it held.
@@ -25,8 +26,10 @@ typedef struct MfReplay MfReplay;
 
 /* Forks the replayers: before any other thread runs, and before /dev/fuse is open. */
 int mf_replay_new(const char *mountpoint, MfReplay **ret_replay);
-/* It is mounted, as device @dev. */
-void mf_replay_start(MfReplay *replay, MfFs *fs, dev_t dev);
+/* It is mounted. */
+void mf_replay_start(MfReplay *replay, MfFs *fs, struct fuse_session *se);
+/* No request is answered any more: no event either. */
+void mf_replay_halt(MfReplay *replay);
 /* The connection is closed. Waits for what is under way. */
 void mf_replay_stop(MfReplay *replay);
 MfReplay *mf_replay_free(MfReplay *replay); /* NULL ok; returns NULL */

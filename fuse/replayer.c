@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <sys/mman.h>
@@ -13,55 +14,60 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#define LIMIT_MS 120000 /* longer than any request takes whose lock it may wait for */
+
 /* ---- the process ---- */
 
 /* IN_MODIFY is what the kernel raises when nothing but the time of the last change is set: fsnotify_change(). */
-static void modify(int dir, const char *name)
+static int modify(int dir, const char *name)
 {
 	const struct timespec times[2] = { { .tv_nsec = UTIME_OMIT }, { .tv_nsec = UTIME_NOW } };
 
-	utimensat(dir, name, times, AT_SYMLINK_NOFOLLOW);
+	return utimensat(dir, name, times, AT_SYMLINK_NOFOLLOW);
 }
 
-static void take_step(int dir, const struct mf_replay_step *step)
+static int take_step(int dir, const struct mf_replay_step *step)
 {
 	switch (step->kind) {
 	case MF_EVENT_CREATE:
-		if (step->is_dir)
-			mkdirat(dir, step->name, 0);
-		else
-			mknodat(dir, step->name, S_IFREG, 0);
-		break;
+		return step->is_dir ? mkdirat(dir, step->name, 0) : mknodat(dir, step->name, S_IFREG, 0);
 	case MF_EVENT_DELETE:
-		unlinkat(dir, step->name, step->is_dir ? AT_REMOVEDIR : 0);
-		break;
+		return unlinkat(dir, step->name, step->is_dir ? AT_REMOVEDIR : 0);
 	case MF_EVENT_MOVE:
-		renameat(dir, step->name, dir, step->to);
-		break;
+		return renameat(dir, step->name, dir, step->to);
 	case MF_EVENT_MODIFY:
-		modify(dir, step->name);
-		break;
+		return modify(dir, step->name);
 	case MF_EVENT_MANY:
 		break;
 	}
+	return 0;
+}
+
+/* Is this the mount of our daemon? Only that knows us, and nothing that we have open can become another one. */
+static bool is_ours(int mount, struct mf_replay_job *job)
+{
+	struct statx st;
+
+	return statx(mount, "", AT_EMPTY_PATH | AT_STATX_FORCE_SYNC, STATX_INO, &st) == 0 &&
+	       __atomic_load_n(&job->confirmed, __ATOMIC_SEQ_CST);
 }
 
 static void work(const char *mountpoint, struct mf_replay_job *job)
 {
 	int mount = open_tree(AT_FDCWD, mountpoint, OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC);
-	struct stat st;
 
 	job->error = mount < 0 ? errno : 0;
 	if (mount < 0)
 		return;
 	/* Unmounted, or hidden by another mount: what is there is not ours to change. */
-	if (fstat(mount, &st) < 0 || st.st_dev != job->dev) {
+	if (!is_ours(mount, job)) {
 		job->error = ENXIO;
 	} else {
 		int dir = openat(mount, job->way[0] ? job->way : ".", O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+		job->error = dir < 0 ? errno : 0;
 		for (unsigned i = 0; dir >= 0 && i < job->n; i++) {
 			__atomic_store_n(&job->done, i, __ATOMIC_SEQ_CST);
-			take_step(dir, &job->steps[i]);
+			job->steps[i].error = take_step(dir, &job->steps[i]) < 0 ? errno : 0;
 		}
 		if (dir >= 0)
 			close(dir);
@@ -121,29 +127,43 @@ int mf_replayer_start(const char *mountpoint, struct mf_replayer *ret)
 		live(mountpoint, fds[1], job, parent);
 	int r = pid < 0 ? -errno : 0;
 	close(fds[1]);
-	*ret = (struct mf_replayer){ pid, fds[0], job };
 	if (r < 0) {
 		close(fds[0]);
 		munmap(job, sizeof(*ret->job));
+		return r;
 	}
-	return r;
+	*ret = (struct mf_replayer){ pid, fds[0], job };
+	return 0;
 }
 
 int mf_replayer_run(struct mf_replayer *replayer)
 {
+	struct pollfd poll_fd = { .fd = replayer->fd, .events = POLLIN };
 	char byte = 0;
 	ssize_t n;
 
 	if (send(replayer->fd, &byte, 1, MSG_NOSIGNAL) != 1)
 		return -EPIPE;
+	/* Stopped by somebody, it would keep the mount from ever going away. */
+	do
+		n = poll(&poll_fd, 1, LIMIT_MS);
+	while (n < 0 && errno == EINTR);
+	if (n == 0)
+		mf_replayer_kill(replayer);
 	do
 		n = read(replayer->fd, &byte, 1);
 	while (n < 0 && errno == EINTR);
 	return n == 1 ? 0 : -EPIPE;
 }
 
+void mf_replayer_kill(struct mf_replayer *replayer)
+{
+	kill(replayer->pid, SIGKILL);
+}
+
 void mf_replayer_end(struct mf_replayer *replayer)
 {
+	mf_replayer_kill(replayer);
 	close(replayer->fd);
 	while (waitpid(replayer->pid, NULL, 0) < 0 && errno == EINTR)
 		;

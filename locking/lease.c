@@ -41,11 +41,6 @@ static bool is_live(MfNode *node, uint32_t incarnation)
 	return state == MF_HOLDER_LIVE || state == MF_HOLDER_SELF;
 }
 
-bool mf_lease_is_taken_over(const struct mf_lease *lease)
-{
-	return lease->stamp_below == lease->epoch;
-}
-
 int mf_lease_examine(MfNode *node, GBytes *record, enum mf_lease_mode mode, struct mf_lease *ret_lease, GArray *ret_busy,
 	GArray *ret_waiters)
 {
@@ -129,10 +124,12 @@ int mf_lease_take(MfNode *node, MfWop *wop, GBytes *record, enum mf_lease_mode m
 	for (unsigned i = 0; old.holders && i < old.holders->len; i++) {
 		uint32_t holder = g_array_index(old.holders, uint32_t, i);
 		if (old.mode == MF_LEASE_EXCLUSIVE && mf_node_holder(node, holder) == MF_HOLDER_LOST)
-			lease.stamp_below = lease.epoch;
+			lease.taken_over = true;
 		if (old.mode == MF_LEASE_SHARED && mode == MF_LEASE_SHARED && holder != self && is_live(node, holder))
 			g_array_append_val(holders, holder);
 	}
+	if (lease.taken_over)
+		lease.stamp_below = lease.epoch;
 	g_array_append_val(holders, self);
 	for (unsigned i = 0; old.waiters && i < old.waiters->len; i++) {
 		uint32_t waiter = g_array_index(old.waiters, uint32_t, i);

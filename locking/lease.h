@@ -27,10 +27,8 @@ struct mf_lease {
 	 * the holder of that time may still have writes under way. */
 	uint64_t stamp_below;
 	uint64_t serial; /* of the record as it is stored */
+	bool taken_over; /* the exclusive holder before us died */
 };
-
-/* The holder before us is dead: we, who have just taken it, are the first who may tell what it did last. */
-bool mf_lease_is_taken_over(const struct mf_lease *lease);
 
 /* Reads what is stored (@record: the xattr). 0: we hold it in @mode or better, *ret_lease filled. 1: mf_lease_take() may
  * take it. -EAGAIN: those in @ret_busy (uint32_t, appended) must give it up first. @ret_waiters: who else waits. */

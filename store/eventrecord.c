@@ -57,9 +57,13 @@ GByteArray *mf_event_record_encode(const struct mf_event_record *rec)
 static bool is_sound(const struct mf_event *event)
 {
 	enum mf_space space;
+	bool is_dir = event->type == MF_KIND_DIR || event->type == MF_KIND_SUBDIR;
 	bool named = event->key && mf_key_is_entry(event->key, &space);
 
 	if (event->type < MF_KIND_DIR || event->type > MF_KIND_SYMLINK)
+		return false;
+	/* These are no entries. */
+	if (named && is_dir && space == MF_SPACE_SELF && mf_space_of_name(event->key + MF_KEY_PREFIX) != MF_SPACE_SELF)
 		return false;
 	switch (event->kind) {
 	case MF_EVENT_CREATE:

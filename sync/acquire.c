@@ -159,7 +159,7 @@ static int take_content(MfDir *dir, struct taking *t)
 	head->stamped = head->loaded = head->known = true;
 	mf_dir_merge_record(dir, head);
 	mf_interest_take(dir, t->rop);
-	if (mf_lease_is_taken_over(&dir->lease))
+	if (dir->lease.taken_over)
 		mf_event_inherit(dir);
 	mf_opened_clear(dir);
 	kvs = mf_rop_get_range(t->rop, RANGE_OPEN, &more);

@@ -2,6 +2,7 @@
 #include "sync/dotlock.h"
 
 #include "sync/dir.h"
+#include "sync/event.h"
 #include "sync/hold.h"
 #include "sync/inode.h"
 #include "sync/name.h"
@@ -26,6 +27,7 @@ static void remove_left(MfFs *fs, void *arg)
 {
 	MfDir *dir = arg, *held;
 	enum mf_space space;
+	bool any = false;
 
 	g_mutex_lock(&fs->lock);
 	dir->dotlocks = false;
@@ -41,9 +43,14 @@ static void remove_left(MfFs *fs, void *arg)
 			if (!dentry || !is_left(fs, key, dentry->inode->kind, dentry->inode->ino))
 				continue;
 			if (mf_dir_find(dir, MF_SPACE_SELF, key + MF_KEY_PREFIX, &dentry) == 0 &&
-				is_left(fs, key, dentry->inode->kind, dentry->inode->ino))
+				is_left(fs, key, dentry->inode->kind, dentry->inode->ino)) {
 				mf_name_drop(dir, dentry);
+				any = true;
+			}
 		}
+		/* Done by no process, it raises nothing by itself. */
+		if (any)
+			mf_event_many(dir);
 		mf_dir_put(held);
 	}
 	mf_dir_unpin(dir);

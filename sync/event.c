@@ -245,6 +245,8 @@ void mf_event_many(MfDir *dir)
 		e.parent = inode->ino;
 		raise_one(dir, &e);
 	}
+	if (dir->lease.mode != MF_LEASE_NONE)
+		dir->told_version = MAX(dir->told_version, dir->taken_version);
 }
 
 void mf_event_inherit(MfDir *dir)

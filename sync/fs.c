@@ -5,6 +5,7 @@
 #include "sync/dir.h"
 #include "sync/hold.h"
 #include "sync/inode.h"
+#include "sync/interest.h"
 #include "sync/kernel.h"
 #include "sync/locks.h"
 #include "sync/lostlock.h"
@@ -197,6 +198,7 @@ int mf_fs_open(MfPool *pool, MfNode *node, const struct mf_conf *conf, MfFs **re
 	fs->workers = g_thread_pool_new(do_work, fs, -1, false, NULL);
 	fs->reapers = g_thread_pool_new(do_work, fs, REAPERS, false, NULL);
 	fs->forgetters = mf_kernel_pool(fs);
+	fs->lookers = mf_interest_pool(fs);
 	mf_node_listen(node, mf_recall_listen, fs);
 	g_mutex_lock(&fs->lock);
 	fs->root = mf_inode_pin(mf_inode_new(fs, MF_ROOT_INO, MF_KIND_DIR));
@@ -207,6 +209,7 @@ int mf_fs_open(MfPool *pool, MfNode *node, const struct mf_conf *conf, MfFs **re
 	if (r < 0) {
 		fail(ret_error, r, "cannot load the root directory");
 		stop_messages(fs);
+		g_thread_pool_free(fs->lookers, false, true);
 		g_thread_pool_free(fs->reapers, false, true);
 		g_thread_pool_free(fs->workers, false, true);
 		g_thread_pool_free(fs->forgetters, false, true);
@@ -355,6 +358,7 @@ int mf_fs_close(MfFs *fs)
 	g_mutex_lock(&fs->lock);
 	wait_for_jobs(fs);
 	g_mutex_unlock(&fs->lock);
+	g_thread_pool_free(fs->lookers, false, true);
 	g_thread_pool_free(fs->reapers, false, true);
 	g_thread_pool_free(fs->workers, false, true);
 	g_thread_pool_free(fs->forgetters, false, true);

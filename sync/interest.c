@@ -10,6 +10,8 @@
 
 #include <errno.h>
 
+#define LOOKERS 4
+
 bool mf_interest_is_ours(const MfDir *dir)
 {
 	bool ours = mf_kernel_has(dir->inode);
@@ -107,50 +109,10 @@ void mf_interest_forgot(MfFs *fs, uint32_t incarnation, uint64_t ino, uint64_t e
 
 /* ---- what may have changed unnoticed ---- */
 
-static void end(MfFs *fs, MfDir *dir)
-{
-	MfInode *inode = mf_inode_pin(dir->inode);
-
-	mf_dir_unpin(dir);
-	mf_inode_unpin(fs, inode);
-	fs->reaping--;
-	g_cond_broadcast(&fs->reap_cond);
-}
-
-/* Having the lease is being told of everything from now on, and leaving it leaves a mark. */
-static void look(MfFs *fs, MfDir *dir)
-{
-	uint64_t kept = dir->kept_serial;
-	enum mf_space space;
-	MfDir *held;
-	int r;
-
-	do
-		r = mf_dir_get(fs, dir->inode, MF_LEASE_SHARED, &held, &space);
-	while (r == -ETIMEDOUT && !fs->closing);
-	if (r < 0)
-		return;
-	if (kept == 0 || held->lease.serial != kept + 1)
-		mf_event_many(held);
-	held->told_version = held->taken_version;
-	held->kept_serial = 0;
-	mf_dir_put(held);
-}
-
-static void renew(MfFs *fs, void *arg)
-{
-	MfDir *dir = arg;
-
-	g_mutex_lock(&fs->lock);
-	if (!fs->closing && mf_interest_is_ours(dir))
-		look(fs, dir);
-	end(fs, dir);
-	g_mutex_unlock(&fs->lock);
-}
-
 /* What can be seen of a directory without its lease. */
 struct sight {
 	bool dead;	  /* who has it */
+	bool divided;	  /* its version does not tell all */
 	uint64_t version; /* of its last commit */
 };
 
@@ -158,70 +120,132 @@ static int see(MfFs *fs, uint64_t ino, struct sight *ret)
 {
 	g_autofree char *oid = mf_oid_dir(ino, 0);
 	g_autoptr(MfRop) rop = mf_rop_new();
-	struct mf_lease_record rec;
+	struct mf_lease_record lease;
+	struct mf_dir_record rec;
 
 	mf_rop_xattrs(rop);
 	int r = mf_pool_read(fs->pool, MF_POOL_META, oid, rop);
 	if (r < 0)
 		return r;
-	GBytes *lease = mf_rop_get_xattr(rop, MF_XATTR_LEASE), *last = mf_rop_get_xattr(rop, MF_XATTR_LAST);
-	if (!lease || !last || mf_lease_record_decode(g_bytes_get_data(lease, NULL), g_bytes_get_size(lease), &rec) < 0)
+	GBytes *bytes = mf_rop_get_xattr(rop, MF_XATTR_LEASE), *last = mf_rop_get_xattr(rop, MF_XATTR_LAST);
+	if (!bytes || !last || mf_lease_record_decode(g_bytes_get_data(bytes, NULL), g_bytes_get_size(bytes), &lease) < 0)
 		return -EBADMSG;
 	*ret = (struct sight){ .version = mf_shard_version(last) };
-	for (unsigned i = 0; i < rec.holders->len && rec.mode == MF_LEASE_EXCLUSIVE; i++)
-		ret->dead |= mf_node_holder(fs->node, g_array_index(rec.holders, uint32_t, i)) == MF_HOLDER_LOST;
-	mf_lease_record_clear(&rec);
+	for (unsigned i = 0; i < lease.holders->len && lease.mode == MF_LEASE_EXCLUSIVE; i++)
+		ret->dead |= mf_node_holder(fs->node, g_array_index(lease.holders, uint32_t, i)) == MF_HOLDER_LOST;
+	mf_lease_record_clear(&lease);
+	bytes = mf_rop_get_xattr(rop, MF_XATTR_RECORD);
+	if (!bytes || mf_dir_record_decode(g_bytes_get_data(bytes, NULL), g_bytes_get_size(bytes), &rec) < 0)
+		return -EBADMSG;
+	ret->divided = rec.shards->len > 1;
+	mf_dir_record_clear(&rec);
+	return 0;
+}
+
+/* Having the lease is being told of everything from now on, and leaving it leaves a mark. -ETIMEDOUT. */
+static int take_part(MfFs *fs, MfDir *dir)
+{
+	uint64_t kept = dir->kept_serial;
+	enum mf_space space;
+	MfDir *held;
+
+	int r = mf_dir_get(fs, dir->inode, MF_LEASE_SHARED, &held, &space);
+	if (r < 0)
+		return r;
+	if (kept == 0 || held->lease.serial != kept + 1)
+		mf_event_many(held);
+	held->told_version = held->taken_version;
+	held->kept_serial = 0;
+	mf_dir_put(held);
 	return 0;
 }
 
 /* Who died may have given it to another before it told of its last commit. */
-static void look_back(MfDir *dir, uint64_t version)
+static void look_back(MfDir *dir, uint64_t version, bool divided)
 {
-	if (dir->told_version < version || dir->shards->len > 1)
+	if (dir->told_version < version || divided)
 		mf_event_many(dir);
 	dir->told_version = MAX(dir->told_version, version);
 }
 
-static void look_after(MfFs *fs, void *arg)
+static int look_around(MfFs *fs, MfDir *dir)
 {
-	MfDir *dir = arg;
 	struct sight sight;
 
-	g_mutex_lock(&fs->lock);
-	if (!fs->closing && mf_interest_is_ours(dir) && dir->lease.mode == MF_LEASE_NONE) {
-		g_mutex_unlock(&fs->lock);
-		int r = see(fs, dir->inode->ino, &sight);
-		g_mutex_lock(&fs->lock);
-		if (r == 0 && sight.dead && !fs->closing)
-			look(fs, dir);
-		else if (r == 0 && dir->lease.mode == MF_LEASE_NONE)
-			look_back(dir, sight.version);
+	while (dir->acquiring)
+		g_cond_wait(&dir->cond, &fs->lock);
+	if (dir->lease.mode != MF_LEASE_NONE) {
+		look_back(dir, dir->taken_version, dir->shards->len > 1);
+		return 0;
 	}
-	if (dir->lease.mode != MF_LEASE_NONE)
-		look_back(dir, dir->taken_version);
-	end(fs, dir);
+	g_mutex_unlock(&fs->lock);
+	int r = see(fs, dir->inode->ino, &sight);
+	g_mutex_lock(&fs->lock);
+	if (r == 0 && sight.dead)
+		r = take_part(fs, dir);
+	else if (r == 0 && dir->lease.mode == MF_LEASE_NONE)
+		look_back(dir, sight.version, sight.divided);
+	return r;
+}
+
+static void enqueue(MfDir *dir)
+{
+	dir->looking = true;
+	dir->fs->reaping++;
+	g_thread_pool_push(dir->fs->lookers, mf_dir_pin(dir), NULL);
+}
+
+static void look(void *data, void *arg)
+{
+	MfDir *dir = data;
+	MfFs *fs = arg;
+	int r = 0;
+
+	g_mutex_lock(&fs->lock);
+	bool renew = dir->look_anew;
+	dir->looking = dir->look_anew = false;
+	/* Fenced, there may be many left, and each would wait for the cluster; they come again in the next life. */
+	if (!fs->closing && !mf_node_is_fenced(fs->node) && mf_interest_is_ours(dir) && !dir->inode->removed)
+		r = renew ? take_part(fs, dir) : look_around(fs, dir);
+	/* Behind all others. */
+	if (r == -ETIMEDOUT && !fs->closing && !mf_node_is_fenced(fs->node) && !dir->looking) {
+		dir->look_anew |= renew;
+		enqueue(dir);
+	}
+	MfInode *inode = mf_inode_pin(dir->inode);
+	mf_dir_unpin(dir);
+	mf_inode_unpin(fs, inode);
+	fs->reaping--;
+	g_cond_broadcast(&fs->reap_cond);
 	g_mutex_unlock(&fs->lock);
 }
 
-static void start(MfFs *fs, mf_work_func func)
+GThreadPool *mf_interest_pool(MfFs *fs)
+{
+	return g_thread_pool_new(look, fs, LOOKERS, false, NULL);
+}
+
+/* Each directory waits for a look once, however often there is a reason. */
+static void look_at_all(MfFs *fs, bool anew)
 {
 	for (GList *link = fs->dir_lru.head; link; link = link->next) {
 		MfDir *dir = link->data;
 		if (!mf_interest_is_ours(dir) || dir->inode->removed)
 			continue;
-		fs->reaping++;
-		mf_fs_reap(fs, func, mf_dir_pin(dir));
+		dir->look_anew |= anew;
+		if (!dir->looking)
+			enqueue(dir);
 	}
 }
 
 void mf_interest_rejoined(MfFs *fs)
 {
-	start(fs, renew);
+	look_at_all(fs, true);
 }
 
 void mf_interest_bereaved(MfFs *fs)
 {
-	start(fs, look_after);
+	look_at_all(fs, false);
 }
 
 void mf_interest_away(MfFs *fs, uint32_t from, uint32_t incarnation)

@@ -31,3 +31,5 @@ void mf_interest_rejoined(MfFs *fs);
 void mf_interest_bereaved(MfFs *fs);
 /* The same of one that may have. All nodes are told, if this one has found out. */
 void mf_interest_away(MfFs *fs, uint32_t from, uint32_t incarnation);
+/* The threads that do so. */
+GThreadPool *mf_interest_pool(MfFs *fs);

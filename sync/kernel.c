@@ -185,13 +185,11 @@ void mf_kernel_forget(MfDir *dir)
 		f->done = NULL;
 }
 
-static struct mf_kernel_name *take_place(MfDir *dir)
+/* It stays known, for who has to find the directory by some name. */
+static struct mf_kernel_name *leave_place(MfDir *dir)
 {
-	MfInode *parent = g_steal_pointer(&dir->kernel_parent);
-
-	if (parent)
-		mf_inode_unpin(dir->fs, parent);
-	return g_steal_pointer(&dir->kernel_place);
+	dir->kernel_placed = false;
+	return name_new(dir->kernel_place->parent, dir->kernel_place->name);
 }
 
 void mf_kernel_place(MfDir *dir, MfInode *parent, const char *name)
@@ -199,9 +197,12 @@ void mf_kernel_place(MfDir *dir, MfInode *parent, const char *name)
 	struct mf_kernel_name *place = name_new(parent->ino, name);
 
 	mf_inode_pin(parent);
-	g_free(take_place(dir));
+	if (dir->kernel_parent)
+		mf_inode_unpin(dir->fs, dir->kernel_parent);
+	g_free(dir->kernel_place);
 	dir->kernel_place = place;
 	dir->kernel_parent = parent;
+	dir->kernel_placed = true;
 }
 
 /* It is forgotten by a job that takes the lock of its parent. */
@@ -229,12 +230,12 @@ void mf_kernel_vanished(MfInode *inode, const MfDir *from, const char *key)
 	MfDir *dir = inode->dir;
 	enum mf_space space = MF_SPACE_SELF;
 
-	if (inode->kind != MF_KIND_DIR || !dir || !dir->fs->kernel || inode->nlookup == 0 || !dir->kernel_place)
+	if (inode->kind != MF_KIND_DIR || !dir || !dir->fs->kernel || inode->nlookup == 0 || !dir->kernel_placed)
 		return;
 	mf_key_is_entry(key, &space);
 	const MfInode *parent = space == MF_SPACE_SELF ? from->inode : from->sub[space];
 	if (parent && dir->kernel_place->parent == parent->ino && strcmp(dir->kernel_place->name, key + MF_KEY_PREFIX) == 0)
-		leave(dir, take_place(dir));
+		leave(dir, leave_place(dir));
 }
 
 void mf_kernel_leave(MfInode *inode, uint64_t parent, const char *name)
@@ -246,9 +247,9 @@ void mf_kernel_leave(MfInode *inode, uint64_t parent, const char *name)
 	if (!dir || !dir->fs->kernel || inode->nlookup == 0)
 		return;
 	struct mf_kernel_name *place = dir->kernel_place;
-	if (place && (place->parent != parent || strcmp(place->name, name) != 0)) {
+	if (dir->kernel_placed && (place->parent != parent || strcmp(place->name, name) != 0)) {
 		until += LEAVE_US - LEFT_US;
-		leave(dir, take_place(dir));
+		leave(dir, leave_place(dir));
 	}
 	mf_dir_pin(dir);
 	/* Who comes this way once more may be about to lock it again. */
@@ -266,6 +267,9 @@ int mf_fs_remind(MfFs *fs, uint64_t ino, struct mf_stat *ret)
 		return -ESTALE;
 	if (inode->nlookup++ == 0)
 		mf_inode_pin(inode);
+	/* Found where it was: there the kernel has it now. */
+	if (inode->kind == MF_KIND_DIR && inode->dir && inode->dir->kernel_place)
+		inode->dir->kernel_placed = true;
 	mf_inode_stat(inode, ret);
 	return 0;
 }

@@ -173,7 +173,8 @@ struct MfDir {
 	int64_t kernel_until;	  /* monotonic us: until then the kernel may answer by itself */
 	GHashTable *kernel_inos;  /* uint64_t: attributes that it may have */
 	GHashTable *kernel_names; /* struct mf_kernel_name: names that it may have */
-	struct mf_kernel_name *kernel_place; /* the one place where it has, or had, this directory; NULL: others moved it */
+	struct mf_kernel_name *kernel_place; /* the one place where it has, or had, this directory */
+	bool kernel_placed;	  /* it has: it was not made to forget it */
 	MfInode *kernel_parent;   /* ... in this one; pinned */
 	unsigned kernel_leaving;  /* it is being made to forget an earlier one ... */
 	unsigned kernel_left;	  /* ... in this directory */
@@ -185,6 +186,8 @@ struct MfDir {
 	GArray *uninterested;	  /* ... whose marks go when the lease does */
 	bool noted_interest;	  /* RADOS has ours */
 	bool noting_interest;	  /* ... when the lease is given up */
+	bool looking;		  /* it waits for a look of interest.h */
+	bool look_anew;		  /* ... and then its lease is to be taken */
 	uint64_t told_version;	  /* of d.<ino>: all changes up to here were made or raised here */
 	uint64_t taken_version;	  /* ... when its lease was taken */
 	uint64_t kept_serial;	  /* of the lease that we had, all clean, when our last life ended; 0: we had none */
@@ -250,6 +253,7 @@ struct MfFs {
 	uint64_t events_told, events_raised; /* see struct mf_fs_status */
 	int64_t handover_us; /* what giving one up takes, on the average */
 	GThreadPool *workers; /* blocking work: prerequisites of commits, reaping */
+	GThreadPool *lookers; /* of interest.h */
 	GThreadPool *reapers; /* blocking work that nobody waits for: deleting */
 	unsigned gains_pending; /* renames between two objects that timed out half done */
 	GHashTable *removed;  /* uint64_t -> directories removed here whose objects are there still, see reaper.c */

@@ -86,7 +86,8 @@ static void reset_dir(MfFs *fs, MfDir *dir)
 	/* It was never committed: nobody will ever find it. One that was not read yet is another matter. */
 	bool dead = dir->recovered && !dir->created;
 
-	dir->kept_serial = dir->lease.mode != MF_LEASE_NONE ? dir->lease.serial : 0;
+	/* Of the life before, if that was not looked into yet: nobody knows what happened in between. */
+	dir->kept_serial = dir->lease.mode != MF_LEASE_NONE && !dir->look_anew ? dir->lease.serial : 0;
 	for (unsigned i = 0; i < dir->shards->len; i++) {
 		MfShard *shard = dir->shards->pdata[i];
 		/* What is lost is a change, too. */

@@ -689,6 +689,7 @@ START_TEST(bad_events)
 		{ MF_EVENT_CREATE, MF_KIND_FILE, 1, (char *)"e/..", NULL },
 		{ MF_EVENT_DELETE, MF_KIND_FILE, 1, (char *)"e/a/b", NULL },
 		{ MF_EVENT_DELETE, MF_KIND_FILE, 1, (char *)"x/a", NULL },
+		{ MF_EVENT_DELETE, MF_KIND_DIR, 1, (char *)"e/cur", NULL },
 		{ MF_EVENT_MODIFY, MF_KIND_FILE, 1, (char *)"e/a", (char *)"e/b" },
 		{ MF_EVENT_MOVE, MF_KIND_FILE, 1, (char *)"e/a", NULL },
 		{ MF_EVENT_MOVE, MF_KIND_FILE, 1, (char *)"e/a", (char *)"e/../b" },
