@@ -24,25 +24,39 @@ def checked(result):
     return result
 
 
+def instance():
+    return checked(libc.inotify_init1(NONBLOCK | CLOEXEC))
+
+
+def add(fd, path, mask):
+    """Its number."""
+    return checked(libc.inotify_add_watch(fd, os.fsencode(path), mask))
+
+
+def events(fd):
+    """(number, mask, name) of those that are there."""
+    try:
+        data = os.read(fd, 1 << 16)
+    except BlockingIOError:
+        return
+    at = 0
+    while at < len(data):
+        number, mask, _, length = struct.unpack_from("iIII", data, at)
+        yield number, mask, os.fsdecode(data[at + 16:at + 16 + length].rstrip(b"\0"))
+        at += 16 + length
+
+
 class Watch:
     """Never touches the directory after its beginning, so it can be asked whatever has become of the mount."""
 
     def __init__(self, path):
         self.path, self.names, self.count, self.vague = path, set(), 0, 0
-        self.fd = checked(libc.inotify_init1(NONBLOCK | CLOEXEC))
-        checked(libc.inotify_add_watch(self.fd, os.fsencode(path), MODIFY | MOVED_FROM | MOVED_TO | CREATE | DELETE))
+        self.fd = instance()
+        add(self.fd, path, MODIFY | MOVED_FROM | MOVED_TO | CREATE | DELETE)
 
     def read(self):
         """How many events there were so far; the names are kept."""
-        try:
-            data = os.read(self.fd, 1 << 16)
-        except BlockingIOError:
-            return self.count
-        at = 0
-        while at < len(data):
-            _, mask, _, length = struct.unpack_from("iIII", data, at)
-            name = os.fsdecode(data[at + 16:at + 16 + length].rstrip(b"\0"))
-            at += 16 + length
+        for _, mask, name in events(self.fd):
             if mask & IGNORED:
                 continue
             self.count += 1
