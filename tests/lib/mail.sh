@@ -14,7 +14,7 @@
 #   MAIL_DOVECOT_ERRORS (Dovecot's errors and warnings: an empty file while all is well)
 #   MAIL_POSTFIX_CONF MAIL_POSTFIX_LOG
 #
-# Several hosts: MAIL_HOSTNAME is the name of this one (mail.test). MAIL_DOVECOT_EXTRA: more settings.
+# Several hosts: the servers run on one of the name MAIL_HOSTNAME, if that is set. MAIL_DOVECOT_EXTRA: more settings.
 #
 # Who delivers a domain, and where:
 #   virt.test   Postfix virtual(8)      MAILROOT/virt.test/USER/Maildir/
@@ -57,6 +57,16 @@ _mail_wait_ports() {
 		done
 		return 1
 	done
+}
+
+# Runs a command on a host of the name $MAIL_HOSTNAME, as far as it can tell: names of messages and of lock holders have it.
+_mail_on_host() {
+	if [ -z "${MAIL_HOSTNAME-}" ]; then
+		"$@"
+	else
+		# shellcheck disable=SC2016 # for that shell
+		unshare --uts sh -c 'hostname "$0" && exec "$@"' "$MAIL_HOSTNAME" "$@"
+	fi
 }
 
 # _mail_setenv DIR NAME VALUE...
@@ -179,7 +189,7 @@ mail_start_dovecot() {
 		_mail_dovecot_conf "$dir" "$1" "$2" "$3" >"$dir/dovecot/dovecot.conf"
 		: >"$dir/dovecot/errors.log"
 		: >"$dir/dovecot/info.log"
-		if dovecot -c "$dir/dovecot/dovecot.conf" </dev/null >"$dir/dovecot/start.out" 2>&1 &&
+		if _mail_on_host dovecot -c "$dir/dovecot/dovecot.conf" </dev/null >"$dir/dovecot/start.out" 2>&1 &&
 			_mail_wait_ports "$@"; then
 			_mail_setenv "$dir" MAIL_IMAP_PORT "$1" MAIL_POP3_PORT "$2" MAIL_LMTP_PORT "$3" \
 				MAIL_PASSWORD secret MAIL_LOCAL_USER $MAIL_LOCAL_USER MAIL_ROOT "$root" \
@@ -285,7 +295,7 @@ mail_start_postfix() {
 			printf '%s %s\n' "$user" "${user%@*}/Maildir/"
 		done >"$dir/postfix/etc/mailboxes"
 		: >"$dir/postfix/postfix.log"
-		if postfix -c "$dir/postfix/etc" start </dev/null >"$dir/postfix/start.out" 2>&1 &&
+		if _mail_on_host postfix -c "$dir/postfix/etc" start </dev/null >"$dir/postfix/start.out" 2>&1 &&
 			_mail_wait_ports "$port"; then
 			_mail_setenv "$dir" MAIL_SMTP_PORT "$port" MAIL_POSTFIX_CONF "$dir/postfix/etc" \
 				MAIL_POSTFIX_LOG "$dir/postfix/postfix.log"

@@ -165,22 +165,25 @@ def maildir_deliver(maildir, data, name):
 
 
 class Servers:
-    """A running Dovecot and Postfix of lib/mail.sh, with their state in `workdir`."""
+    """A running Dovecot and Postfix of lib/mail.sh, with their state in `workdir`; on a host of the name `host`, if given,
+    and with `settings` of Dovecot."""
 
-    def __init__(self, workdir, mailroot):
+    def __init__(self, workdir, mailroot, host="", settings=""):
         self.workdir = os.path.abspath(workdir)
         self.mailroot = os.path.abspath(mailroot)
         self.library = os.path.join(os.path.dirname(os.path.abspath(__file__)), "mail.sh")
+        self.host, self.settings = host, settings
         self.env = {}
-        self.wrapper = []  # a command that runs another
 
     def call(self, function, *args):
         """Runs a function of mail.sh. Its output is for the error text: a daemon may hold on to a pipe,
         so a file takes it."""
+        os.makedirs(self.workdir, exist_ok=True)
         out = os.path.join(self.workdir, "mail.sh.out")
         with open(out, "wb") as f:
-            code = subprocess.call([*self.wrapper, "bash", "-c", '. "$0"; "$@"', self.library, function,
-                                    self.workdir, *args], stdin=subprocess.DEVNULL, stdout=f, stderr=subprocess.STDOUT)
+            code = subprocess.call(["bash", "-c", '. "$0"; "$@"', self.library, function, self.workdir, *args],
+                                   stdin=subprocess.DEVNULL, stdout=f, stderr=subprocess.STDOUT,
+                                   env={**os.environ, "MAIL_HOSTNAME": self.host, "MAIL_DOVECOT_EXTRA": self.settings})
         if code != 0:
             raise Failed("%s: %s" % (function, read(out).decode(errors="replace").strip()))
 
