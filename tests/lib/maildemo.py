@@ -1,14 +1,15 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """tests/lib/maildemo.py - the mail client of scripts/demo, and its look into the pools.
 
-usage: maildemo.py send USER | compare USER... | idle USER | logs | pools --state DIR [--fs FS]
+usage: maildemo.py send NODE USER | compare USER... | idle NODE OTHER USER | logs | pools --state DIR [--fs FS]
 
-DIR/mail is the mount, DIR/servers belongs to lib/mail.sh, DIR/ceph to dev-ceph.
+Of each node, DIR/NODE/mail is the mount and DIR/NODE/servers belongs to lib/mail.sh. DIR/ceph belongs to dev-ceph.
 """
 
 import argparse
 import collections
 import os
+import re
 import sys
 import time
 
@@ -19,8 +20,11 @@ import mailtest  # noqa: E402
 from mailtest import equal, expect, wait_for  # noqa: E402
 
 
-def servers_of(args):
-    servers = mailtest.Servers(os.path.join(args.state, "servers"), os.path.join(args.state, "mail"))
+NODES = ("alpha", "beta")
+
+
+def servers_of(args, node):
+    servers = mailtest.Servers(os.path.join(args.state, node, "servers"), os.path.join(args.state, node, "mail"))
     servers.load_env()
     return servers
 
@@ -33,54 +37,62 @@ def summary(args, text):
 
 def send(args):
     corpus = mailtest.Corpus()
-    user = args.users[0]
-    servers = servers_of(args)
+    node, user = args.words
+    servers = servers_of(args, node)
+    new = os.path.join(servers.maildir(user), "new")
+    before = len(os.listdir(new)) if os.path.isdir(new) else 0
     started = time.monotonic()
     servers.send(user, corpus.messages)
-    new = os.path.join(servers.maildir(user), "new")
-    wait_for(lambda: os.path.isdir(new) and len(os.listdir(new)) == len(corpus.messages), "all in " + new)
+    wait_for(lambda: os.path.isdir(new) and len(os.listdir(new)) == before + len(corpus.messages), "all in " + new)
     seconds = time.monotonic() - started
-    summary(args, "sent to %s: %d messages, %d bytes, in %.2f s" % (
-        user, len(corpus.messages), sum(map(len, corpus.messages)), seconds))
+    summary(args, "sent to %s through %s: %d messages, %d bytes, in %.2f s" % (
+        user, node, len(corpus.messages), sum(map(len, corpus.messages)), seconds))
 
 
 def compare(args):
-    corpus = mailtest.Corpus()
-    for user in args.users:
-        with servers_of(args).imap(user) as imap:
-            started = time.monotonic()
-            equal(imap.select(), len(corpus.messages), user + ": messages")
-            bodies = imap.bodies()
-            seconds = time.monotonic() - started
-        mailtest.same_messages(list(bodies.values()), corpus.messages, user, delivered=True)
-        summary(args, "read by %s over IMAP: %d messages in %.2f s, the same byte for byte but for the header "
-                "fields that delivery adds" % (user, len(bodies), seconds))
+    # All were sent once through each node.
+    sent = mailtest.Corpus().messages * len(NODES)
+    for user in args.words:
+        found = []
+        for node in NODES:
+            with servers_of(args, node).imap(user) as imap:
+                started = time.monotonic()
+                equal(imap.select(), len(sent), "%s on %s: messages" % (user, node))
+                found.append(imap.bodies())
+                seconds = time.monotonic() - started
+            mailtest.same_messages(list(found[-1].values()), sent, "%s on %s" % (user, node), delivered=True)
+            summary(args, "read by %s on %s over IMAP: %d messages in %.2f s, the same byte for byte but for the header "
+                    "fields that delivery adds" % (user, node, len(found[-1]), seconds))
+        expect(found[0] == found[1], "%s: other UIDs on %s than on %s" % (user, *NODES))
 
 
 def idle(args):
-    user = args.users[0]
-    servers = servers_of(args)
-    with servers.imap(user) as imap:
+    node, other, user = args.words
+    with servers_of(args, node).imap(user) as imap:
         count = imap.select()
         imap.idle()
-        # LMTP answers when the message is in the mailbox.
-        servers.send_lmtp([user], [b"Subject: wake up\n\nnow\n"])
+        servers_of(args, other).send(user, [b"Subject: wake up\n\nnow\n"])
         delivered = time.monotonic()
-        imap.idle_wait(rb"\* %d EXISTS" % (count + 1))
+        # Long before Dovecot looks by itself.
+        imap.idle_wait(rb"\* %d EXISTS" % (count + 1), deadline=5)
         seconds = time.monotonic() - delivered
         imap.idle_done()
-    summary(args, "IDLE told of a delivery after %.2f s (Dovecot itself waits 0.5 s)" % seconds)
+    summary(args, "IDLE on %s told %s of a message %.2f s after the end of SMTP DATA on %s; 0.50 s of it is Dovecot's own "
+            "delay" % (node, user, seconds, other))
 
 
 def logs(args):
-    lines = servers_of(args).log_lines()
+    lines = [line for node in NODES for line in servers_of(args, node).log_lines()]
+    for node in NODES:
+        with open(os.path.join(args.state, node, "mailfs.log"), errors="replace") as f:
+            lines += [line.strip() for line in f if re.search(r"^\S+ \S+ (warning|error|fatal): ", line)]
     expect(not lines, "\n".join(lines))
 
 
 KINDS = (
     ("super", "the filesystem"),
-    ("members", "the node, and those before it"),
-    ("node.", "the mounted node, watched"),
+    ("members", "the nodes, and those before them"),
+    ("node.", "a mounted node, watched"),
     ("d.", "a directory (a Maildir is one)"),
     ("f.", "a stripe of a plain file"),
     ("m.", "a message"),
@@ -109,7 +121,7 @@ def pools(args):
             found[kind][0] += 1
     cluster.shutdown()
 
-    root = os.path.join(args.state, "mail")
+    root = os.path.join(args.state, NODES[0], "mail")
     count = plain = 0
     for folder, _, names in os.walk(root):
         if os.path.basename(folder) in ("new", "cur"):
@@ -132,7 +144,7 @@ COMMANDS = {"send": send, "compare": compare, "idle": idle, "logs": logs, "pools
 def main():
     parser = argparse.ArgumentParser(usage=__doc__.split("\n\n")[1])
     parser.add_argument("command", choices=COMMANDS)
-    parser.add_argument("users", nargs="*")
+    parser.add_argument("words", nargs="*")
     parser.add_argument("--state", required=True)
     parser.add_argument("--fs")
     args = parser.parse_args()
