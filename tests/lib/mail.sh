@@ -2,10 +2,12 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 # tests/lib/mail.sh - a private Dovecot and a private Postfix on any mail root. Source it (bash), as root.
 #
-#   mail_start DIR MAILROOT USER@DOMAIN...     both; or one by one:
+#   mail_start DIR MAILROOT USER...            both; or one by one:
 #   mail_start_dovecot DIR MAILROOT USER...    IMAP, POP3, LMTP; dovecot-lda and doveadm with -c $MAIL_DOVECOT_CONF
 #   mail_start_postfix DIR MAILROOT USER...    SMTP; needs the Dovecot of the same DIR for the LMTP domain
 #   mail_stop DIR                              ends what runs in DIR; nothing else
+#
+# USER is NAME@DOMAIN[:[UID][:FIELD]]: a user of Dovecot may have a uid of its own, and an extra field of its passwd-file.
 #
 # DIR takes configuration, sockets, queue and logs; nothing is written elsewhere but in MAILROOT. With a DIR
 # each, several run side by side. $DIR/env holds what a client needs:
@@ -20,7 +22,7 @@
 #   virt.test   Postfix virtual(8)      MAILROOT/virt.test/USER/Maildir/
 #   lmtp.test   Postfix, Dovecot LMTP   MAILROOT/lmtp.test/USER/Maildir/
 #   local.test  Postfix local(8)        MAILROOT/local/USER/; USER is a system user (games)
-# The files of the first two belong to the numbers 5000:5000, which need no passwd entry.
+# The files of the first two belong to the numbers 5000:5000, which need no passwd entry, or to UID:5000.
 
 MAIL_VMAIL=5000
 # A system user of every Debian, who may own a mailbox: never root.
@@ -87,7 +89,8 @@ _mail_prepare() {
 	chmod 755 "$dir" || return
 	for domain in virt.test lmtp.test; do
 		if [ ! -d "$root/$domain" ]; then
-			mkdir "$root/$domain" && chown $MAIL_VMAIL:$MAIL_VMAIL "$root/$domain" || return
+			mkdir "$root/$domain" && chown $MAIL_VMAIL:$MAIL_VMAIL "$root/$domain" &&
+				chmod 775 "$root/$domain" || return
 		fi
 	done
 	if [ ! -d "$root/local" ]; then
@@ -149,6 +152,17 @@ _mail_dovecot_conf() {
 		    port = $lmtp
 		  }
 		}
+		# For who has imap_hibernate_timeout set, under whatever uid.
+		service imap {
+		  unix_listener imap-master {
+		    user = \$default_internal_user
+		  }
+		}
+		service imap-hibernate {
+		  unix_listener imap-hibernate {
+		    mode = 0666
+		  }
+		}
 		service stats {
 		  unix_listener stats-writer {
 		    mode = 0666
@@ -163,14 +177,15 @@ _mail_dovecot_conf() {
 
 # A passwd-file for Dovecot: name, password, uid, gid, (gecos), home, (shell), extra fields.
 _mail_dovecot_users() {
-	local root=$1 user
+	local root=$1 user uid field
 	shift
 	printf '%s:{PLAIN}secret:%s:%s::%s::userdb_mail=maildir:%s\n' $MAIL_LOCAL_USER \
 		"$(id -u $MAIL_LOCAL_USER)" "$(id -g $MAIL_LOCAL_USER)" "$root/local/$MAIL_LOCAL_USER" "~"
 	for user in "$@"; do
+		IFS=: read -r user uid field <<<"$user"
 		# shellcheck disable=SC2088 # Dovecot expands it
-		printf '%s:{PLAIN}secret:%s:%s::%s::userdb_mail=maildir:%s\n' "$user" $MAIL_VMAIL $MAIL_VMAIL \
-			"$root/${user#*@}/${user%@*}" '~/Maildir'
+		printf '%s:{PLAIN}secret:%s:%s::%s::userdb_mail=maildir:%s%s\n' "$user" "${uid:-$MAIL_VMAIL}" $MAIL_VMAIL \
+			"$root/${user#*@}/${user%@*}" '~/Maildir' "${field:+ $field}"
 	done
 }
 
@@ -292,7 +307,7 @@ mail_start_postfix() {
 		_mail_postfix_main "$dir" "$root" "$MAIL_LMTP_PORT" >"$dir/postfix/etc/main.cf"
 		_mail_postfix_master "$port" >"$dir/postfix/etc/master.cf"
 		for user in "$@"; do
-			printf '%s %s\n' "$user" "${user%@*}/Maildir/"
+			printf '%s %s\n' "${user%%:*}" "${user%@*}/Maildir/"
 		done >"$dir/postfix/etc/mailboxes"
 		: >"$dir/postfix/postfix.log"
 		if _mail_on_host postfix -c "$dir/postfix/etc" start </dev/null >"$dir/postfix/start.out" 2>&1 &&
