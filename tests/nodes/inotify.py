@@ -50,7 +50,7 @@ class Watch:
     """Never touches the directory after its beginning, so it can be asked whatever has become of the mount."""
 
     def __init__(self, path):
-        self.path, self.names, self.count, self.vague = path, set(), 0, 0
+        self.path, self.names, self.seen, self.count, self.vague = path, set(), set(), 0, 0
         self.fd = instance()
         add(self.fd, path, MODIFY | MOVED_FROM | MOVED_TO | CREATE | DELETE)
 
@@ -62,6 +62,7 @@ class Watch:
             self.count += 1
             self.vague += bool(mask & OVERFLOW) or name == CHANGED
             self.names.add(name)
+            self.seen.add((mask & 0xfff, name))
         return self.count
 
     def told(self, name):
