@@ -190,7 +190,7 @@ static int mount_and_serve(struct mf_session *session, struct fuse_session *se)
 	} else if (fuse_session_mount(se, session->mountpoint) < 0) {
 		r = fuse_failed("mounting on", session->mountpoint);
 	} else {
-		mf_replay_start(session->replay, session->fs, se);
+		mf_replay_start(session->replay, session->fs);
 		mf_fs_set_kernel(session->fs, &kernel_ops, session);
 		r = serve(session, se);
 		mf_replay_halt(session->replay);

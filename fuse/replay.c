@@ -42,7 +42,6 @@ struct worker {
 
 struct MfReplay {
 	MfFs *fs;
-	struct fuse_session *se;
 	gint silent; /* atomic: the trouble of complain() was logged */
 	struct worker workers[WORKERS];
 	GMutex lock;
@@ -232,22 +231,6 @@ static void note_failures(struct worker *worker, struct queue *queue)
 	}
 }
 
-/* Of what a replay left in the kernel nobody will ever make use. Not of directories: one that is there by now may be in use. */
-static void clean_up(struct worker *worker)
-{
-	struct fuse_session *se = worker->replay->se;
-
-	for (unsigned i = 0; i < worker->events->len; i++) {
-		const struct event *event = worker->events->pdata[i];
-		if (event->is_dir)
-			continue;
-		if (event->kind == MF_EVENT_CREATE)
-			fuse_lowlevel_notify_inval_entry(se, event->parent, event->name, strlen(event->name));
-		else if (event->kind == MF_EVENT_MOVE)
-			fuse_lowlevel_notify_inval_entry(se, event->new_parent, event->new_name, strlen(event->new_name));
-	}
-}
-
 /* Its process has ended, for a reason of its own. */
 static void lose(struct worker *worker)
 {
@@ -300,7 +283,6 @@ static void *work(void *arg)
 			if (!alive)
 				break;
 			complain(replay, worker->replayer.job->error);
-			clean_up(worker);
 			g_mutex_lock(&replay->lock);
 			note_failures(worker, queue);
 			g_mutex_unlock(&replay->lock);
@@ -353,10 +335,9 @@ int mf_replay_new(const char *mountpoint, MfReplay **ret_replay)
 	return r;
 }
 
-void mf_replay_start(MfReplay *replay, MfFs *fs, struct fuse_session *se)
+void mf_replay_start(MfReplay *replay, MfFs *fs)
 {
 	replay->fs = fs;
-	replay->se = se;
 	for (unsigned i = 0; i < WORKERS; i++)
 		replay->workers[i].thread = g_thread_new("mailfs-replay", work, &replay->workers[i]);
 }

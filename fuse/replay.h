@@ -27,7 +27,7 @@ typedef struct MfReplay MfReplay;
 /* Forks the replayers: before any other thread runs, and before /dev/fuse is open. */
 int mf_replay_new(const char *mountpoint, MfReplay **ret_replay);
 /* It is mounted. */
-void mf_replay_start(MfReplay *replay, MfFs *fs, struct fuse_session *se);
+void mf_replay_start(MfReplay *replay, MfFs *fs);
 /* No request is answered any more: no event either. */
 void mf_replay_halt(MfReplay *replay);
 /* The connection is closed. Waits for what is under way. */

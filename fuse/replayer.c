@@ -43,6 +43,19 @@ static int take_step(int dir, const struct mf_replay_step *step)
 	return 0;
 }
 
+/* The name that it made in the kernel leads nowhere: looked up once more it is gone, and takes no memory. Not a directory's: one
+ * that is there by now may be in use. A thread of the daemon that makes the kernel forget it could wait for a lock whose holder
+ * waits for the daemon: killed then, this would never end. */
+static void clean_up(int dir, const struct mf_replay_step *step)
+{
+	struct stat st;
+
+	if (step->kind == MF_EVENT_CREATE && !step->is_dir)
+		fstatat(dir, step->name, &st, AT_SYMLINK_NOFOLLOW);
+	else if (step->kind == MF_EVENT_MOVE && !step->is_dir)
+		fstatat(dir, step->to, &st, AT_SYMLINK_NOFOLLOW);
+}
+
 /* Is this the mount of our daemon? Only that knows us, and nothing that we have open can become another one. */
 static bool is_ours(int mount, struct mf_replay_job *job)
 {
@@ -68,6 +81,7 @@ static void work(const char *mountpoint, struct mf_replay_job *job)
 		for (unsigned i = 0; dir >= 0 && i < job->n; i++) {
 			__atomic_store_n(&job->done, i, __ATOMIC_SEQ_CST);
 			job->steps[i].error = take_step(dir, &job->steps[i]) < 0 ? errno : 0;
+			clean_up(dir, &job->steps[i]);
 		}
 		if (dir >= 0)
 			close(dir);

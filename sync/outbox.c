@@ -2,7 +2,7 @@
 #include "sync/outbox.h"
 
 #define EVENTS_MAX 128u /* names in one message */
-#define BURST 2u /* events in a message: more of them may wait longer */
+#define BURST 8u /* events in a message: more of them may wait longer. A delivery by LMTP makes about five */
 #define PAUSE_MIN_US 20000
 #define PAUSE_MAX_US 200000
 #define RETRY_US G_USEC_PER_SEC
@@ -142,7 +142,7 @@ static void send(struct outbox *box)
 	/* What comes one by one is told one by one. */
 	if (box->events->len > BURST || box->many)
 		box->pause *= 2;
-	else if (box->events->len < BURST)
+	else if (box->events->len <= BURST / 2)
 		box->pause /= 2;
 	if (box->many)
 		g_ptr_array_add(box->events, mf_event_new(MF_EVENT_MANY, MF_KIND_FILE, 0, NULL, NULL));
