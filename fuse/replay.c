@@ -24,8 +24,7 @@ struct event {
 /* What is to be raised in one directory. */
 struct queue {
 	uint64_t dir;
-	GPtrArray *events;
-	bool busy; /* a worker has it, so it is not in replay->due */
+	GPtrArray *events; /* while a worker has it, it is not in replay->due */
 };
 
 struct worker {
@@ -215,19 +214,25 @@ static bool prepare(struct worker *worker, uint64_t dir, GPtrArray *events)
 }
 
 /* The kernel would not do it, or the way to the directory changed under the walk: who watches is woken all the same. */
-static void note_failures(struct worker *worker, struct queue *queue)
+static void wake(struct queue *queue, const struct event *event)
+{
+	add_many(queue, event->parent);
+	if (event->kind == MF_EVENT_MOVE)
+		add_many(queue, event->new_parent);
+}
+
+/* @end: why the replayer did not come to its end, or 0. */
+static void note_failures(struct worker *worker, struct queue *queue, int end)
 {
 	const struct mf_replay_job *job = worker->replayer.job;
 
 	for (unsigned i = 0; i < worker->events->len; i++) {
 		const struct event *event = worker->events->pdata[i];
-		int error = job->error ? job->error : job->steps[i].error;
-		if (error == 0 || is_many(event))
+		int error = end ? end : job->error ? job->error : job->steps[i].error;
+		if (error == 0 || (is_many(event) && !end))
 			continue;
 		g_debug("%s: no event of it: %s", event->name, g_strerror(error));
-		add_many(queue, event->parent);
-		if (event->kind == MF_EVENT_MOVE)
-			add_many(queue, event->new_parent);
+		wake(queue, event);
 	}
 }
 
@@ -275,20 +280,19 @@ static void *work(void *arg)
 		}
 		g_autoptr(GPtrArray) events = g_steal_pointer(&queue->events);
 		queue->events = g_ptr_array_new_with_free_func(event_free);
-		queue->busy = true;
 		g_mutex_unlock(&replay->lock);
 		part_moves(replay->fs, queue->dir, events);
 		while (alive && events->len > 0 && prepare(worker, queue->dir, events)) {
 			alive = mf_replayer_run(&worker->replayer) == 0;
-			if (!alive)
-				break;
-			complain(replay, worker->replayer.job->error);
+			if (alive)
+				complain(replay, worker->replayer.job->error);
 			g_mutex_lock(&replay->lock);
-			note_failures(worker, queue);
+			note_failures(worker, queue, alive ? 0 : EPIPE);
 			g_mutex_unlock(&replay->lock);
 		}
 		g_mutex_lock(&replay->lock);
-		queue->busy = false;
+		for (unsigned i = 0; i < events->len && !alive; i++)
+			wake(queue, events->pdata[i]);
 		if (queue->events->len > 0) {
 			g_queue_push_tail(&replay->due, queue);
 			g_cond_signal(&replay->cond);

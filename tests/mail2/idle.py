@@ -27,6 +27,7 @@ EVENT_P50_MS = 20
 CALM_S = 0.7
 
 LMTP_USER, VIRTUAL_USER, HIBERNATED_USER = "ida@lmtp.test", "ida@virt.test", "ines@lmtp.test"
+NOTIFIED_USER = "nora@lmtp.test"
 MANY = "many%d@lmtp.test"
 FIRST_UID = 20000
 
@@ -34,7 +35,7 @@ FIRST_UID = 20000
 def users(clients):
     """For mail.sh. A user of the many has a uid of its own: a uid may have 128 inotify instances
     (fs.inotify.max_user_instances), and each session takes one."""
-    return [LMTP_USER, VIRTUAL_USER, HIBERNATED_USER + "::userdb_imap_hibernate_timeout=1s"] + [
+    return [LMTP_USER, VIRTUAL_USER, NOTIFIED_USER, HIBERNATED_USER + "::userdb_imap_hibernate_timeout=1s"] + [
         "%s:%d" % (MANY % n, FIRST_UID + n) for n in range(clients)]
 
 
@@ -76,10 +77,13 @@ class Session:
     def __init__(self, servers, user):
         self.user = user
         self.imap = Imap(servers.port("IMAP"), user, servers.env["MAIL_PASSWORD"])
-        self.before = self.imap.select()
         self.lines, self.rest, self.ended = [], b"", False
-        self.imap.idle()
+        self.begin()
         self.sock = self.imap.conn.sock
+
+    def begin(self):
+        self.before = self.imap.select()
+        self.imap.idle()
 
     def fileno(self):
         return self.sock.fileno()
@@ -102,6 +106,13 @@ class Session:
     def close(self):
         # Also the file that imaplib made of it: otherwise the server goes on.
         self.imap.conn.shutdown()
+
+
+class Notified(Session):
+    """A client that has selected no mailbox, and wants to know of all (RFC 5465)."""
+
+    def begin(self):
+        self.imap.ok(self.imap.conn.xatom("NOTIFY", "SET", "(personal (MessageNew MessageExpunge))"), "NOTIFY")
 
 
 class Listener(threading.Thread):
@@ -212,7 +223,7 @@ class Figures:
     def add(self, who, ended, told, event):
         """@told, @event: when, or None; @event False: not looked for."""
         if told is None or told - ended > WAKE_S:
-            self.missed.append("EXISTS of %s" % who)
+            self.missed.append("word of %s" % who)
         else:
             self.told.append(1000 * (told - ended))
         if event is None or event - ended > WAKE_S:
@@ -224,7 +235,7 @@ class Figures:
         def text(values):
             return "p50 %.1f ms, max %.1f ms" % (p50(values), max(values)) if values else "none"
         mailfs = "; mailfs %s (%d)" % (text(self.events), len(self.events)) if self.events else ""
-        print("# %s: EXISTS after %s (%d)%s; %d missed" % (
+        print("# %s: told after %s (%d)%s; %d missed" % (
             self.what, text(self.told), len(self.told), mailfs, len(self.missed)), flush=True)
 
     def judge(self):
@@ -345,6 +356,23 @@ class Idle:
                 way.sender.close()
             self._judge(figures)
 
+    # ---- sessions that are told of mailboxes which they have not selected ----
+
+    def idle_notify(self):
+        """NOTIFY: the other node delivers; Dovecot sees it in the log of its index, a plain file."""
+        for here, there in ((1, 0), (0, 1)):
+            session = Notified(self.run.servers[here], NOTIFIED_USER)
+            figures = Figures("NOTIFY on node %d, LMTP on node %d" % (here, there))
+            with Listener([session]) as listener, Sender(self.run.servers[there], "LMTP") as sender:
+                for number in range(3 if self.run.options.short else 10):
+                    time.sleep(CALM_S)
+                    ended = sender.send(NOTIFIED_USER)
+                    told = listener.wait(
+                        lambda: next((when for when, line in session.lines
+                                      if when > ended and re.match(rb'\* STATUS "?INBOX"? ', line)), None), ended + WAKE_S)
+                    figures.add(number, ended, told, False)
+            self._judge(figures)
+
     # ---- many sessions ----
 
     def idle_many(self):
@@ -371,7 +399,7 @@ class Idle:
                 self._judge(figures)
 
 
-NAMES = ["idle", "idle-hibernated", "idle-many"]
+NAMES = ["idle", "idle-hibernated", "idle-notify", "idle-many"]
 
 
 def tests(run):
