@@ -101,6 +101,14 @@ static void add_many(struct queue *queue, uint64_t parent)
 		add(queue, &(struct mf_kernel_event){ .kind = MF_EVENT_DELETE, .parent = parent, .name = MF_REPLAY_MANY });
 }
 
+/* In the place of an event of these directories. */
+static void wake(struct queue *queue, enum mf_event_kind kind, uint64_t parent, uint64_t new_parent)
+{
+	add_many(queue, parent);
+	if (kind == MF_EVENT_MOVE)
+		add_many(queue, new_parent);
+}
+
 void mf_replay_raise(MfReplay *replay, uint64_t dir, const struct mf_kernel_event *event)
 {
 	g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&replay->lock);
@@ -115,13 +123,10 @@ void mf_replay_raise(MfReplay *replay, uint64_t dir, const struct mf_kernel_even
 		g_queue_push_tail(&replay->due, queue);
 		g_cond_signal(&replay->cond);
 	}
-	if (event->kind != MF_EVENT_MANY && queue->events->len < EVENTS_MAX) {
+	if (event->kind != MF_EVENT_MANY && queue->events->len < EVENTS_MAX)
 		add(queue, event);
-	} else {
-		add_many(queue, event->parent);
-		if (event->kind == MF_EVENT_MOVE)
-			add_many(queue, event->new_parent);
-	}
+	else
+		wake(queue, event->kind, event->parent, event->new_parent);
 }
 
 /* ---- to a replayer ---- */
@@ -213,15 +218,8 @@ static bool prepare(struct worker *worker, uint64_t dir, GPtrArray *events)
 	return true;
 }
 
-/* The kernel would not do it, or the way to the directory changed under the walk: who watches is woken all the same. */
-static void wake(struct queue *queue, const struct event *event)
-{
-	add_many(queue, event->parent);
-	if (event->kind == MF_EVENT_MOVE)
-		add_many(queue, event->new_parent);
-}
-
-/* @end: why the replayer did not come to its end, or 0. */
+/* The kernel would not do it, or the way to the directory changed under the walk: who watches is woken all the same.
+ * @end: why the replayer did not come to its end, or 0. */
 static void note_failures(struct worker *worker, struct queue *queue, int end)
 {
 	const struct mf_replay_job *job = worker->replayer.job;
@@ -232,7 +230,7 @@ static void note_failures(struct worker *worker, struct queue *queue, int end)
 		if (error == 0 || (is_many(event) && !end))
 			continue;
 		g_debug("%s: no event of it: %s", event->name, g_strerror(error));
-		wake(queue, event);
+		wake(queue, event->kind, event->parent, event->new_parent);
 	}
 }
 
@@ -291,8 +289,10 @@ static void *work(void *arg)
 			g_mutex_unlock(&replay->lock);
 		}
 		g_mutex_lock(&replay->lock);
-		for (unsigned i = 0; i < events->len && !alive; i++)
-			wake(queue, events->pdata[i]);
+		for (unsigned i = 0; i < events->len && !alive; i++) {
+			const struct event *event = events->pdata[i];
+			wake(queue, event->kind, event->parent, event->new_parent);
+		}
 		if (queue->events->len > 0) {
 			g_queue_push_tail(&replay->due, queue);
 			g_cond_signal(&replay->cond);

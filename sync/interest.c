@@ -21,6 +21,13 @@ bool mf_interest_is_ours(const MfDir *dir)
 	return ours && dir->fs->kernel;
 }
 
+static void drop_marks(MfDir *dir)
+{
+	g_array_set_size(dir->interested, 0);
+	g_array_set_size(dir->uninterested, 0);
+	dir->noted_interest = false;
+}
+
 void mf_interest_clear(MfDir *dir)
 {
 	const MfShard *head = dir->shards->pdata[0];
@@ -28,9 +35,7 @@ void mf_interest_clear(MfDir *dir)
 	/* What we did ourselves our kernel knows. */
 	if (dir->told_version >= dir->taken_version)
 		dir->told_version = MAX(dir->told_version, head->version);
-	g_array_set_size(dir->interested, 0);
-	g_array_set_size(dir->uninterested, 0);
-	dir->noted_interest = false;
+	drop_marks(dir);
 }
 
 void mf_interest_take(MfDir *dir, MfRop *rop)
@@ -40,9 +45,7 @@ void mf_interest_take(MfDir *dir, MfRop *rop)
 	const MfShard *head = dir->shards->pdata[0];
 	uint32_t incarnation;
 
-	g_array_set_size(dir->interested, 0);
-	g_array_set_size(dir->uninterested, 0);
-	dir->noted_interest = false;
+	drop_marks(dir);
 	dir->taken_version = head->version;
 	g_hash_table_iter_init(&iter, mf_rop_get_xattrs(rop));
 	while (g_hash_table_iter_next(&iter, &key, NULL)) {
